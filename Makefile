@@ -1,0 +1,134 @@
+# Golive: a retrieval config as a release. This file orders the steps and holds no logic; each script also runs by hand.
+
+PYTHON  ?= python3
+CORPUS  ?=
+CASES   ?=
+BACKUP  ?=
+ENV     ?=
+YES     ?=
+REASON  ?= asked for on the command line
+
+VENV    := .venv
+RUN     := $(VENV)/bin/python
+PIP     := $(RUN) -m pip install --quiet --quiet --disable-pip-version-check
+CORE    := $(VENV)/.core
+EVAL    := $(VENV)/.eval
+DEV     := $(VENV)/.dev
+export GOLIVE_ENV := $(ENV)
+
+# The steps of a release, in order; each is a script (lib/release/steps.py says which).
+GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
+
+.DEFAULT_GOAL := help
+.PHONY: help golive rollback backup backups status monitor query lock ingest manifest health evaluate validate promote \
+        stop resume setup setup-core db-url db-shell db-stop lint test clean purge requirements
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name CHUNK_SIZE=n ...]
+	@$(RUN) scripts/golive.py $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(CASES),--cases "$(CASES)") $(GOLIVE_STEPS)
+
+rollback: $(CORE) ## go back to a backup: stop, restore, validate, resume (BACKUP=id)
+	@$(RUN) scripts/restore_production_state.py --backup-id "$(BACKUP)" --check
+	@$(RUN) scripts/emergency_stop.py --reason "rollback to $(BACKUP)"
+	@$(RUN) scripts/restore_production_state.py --backup-id "$(BACKUP)"
+	@$(RUN) scripts/validate_rollback.py --backup-id "$(BACKUP)"
+	@$(RUN) scripts/resume_operations.py --reason "rolled back to $(BACKUP)"
+
+backups: $(CORE) ## list the backups, newest first
+	@$(RUN) scripts/restore_production_state.py --list
+
+status: $(CORE) ## what is live, and whether it answers queries
+	@$(RUN) scripts/status.py
+
+monitor: $(CORE) ## health of what is live, as JSON
+	@$(RUN) scripts/production_health_monitor.py --json
+
+query: $(EVAL) ## ask the live index (Q="...")
+	@$(RUN) scripts/query_index.py "$(Q)"
+
+lock: $(EVAL) ## one step: lock configs/candidate.yaml
+	@$(RUN) scripts/lock_production_config.py
+
+ingest: $(EVAL) ## one step: build the shadow table
+	@$(RUN) scripts/shadow_ingest.py
+
+manifest: $(EVAL) ## one step: write the run manifest
+	@$(RUN) scripts/eval_manifest_generator.py --format yaml
+
+health: $(EVAL) ## one step: the health gates
+	@$(RUN) scripts/health_gated_evaluation.py --check-only
+
+evaluate: $(EVAL) ## one step: evaluate against what is live, and judge
+	@$(RUN) scripts/production_evaluation.py --skip-ingest
+
+backup: $(CORE) ## one step: back up, and prove the backup by restoring it
+	@$(RUN) scripts/backup_production_state.py
+
+validate: $(CORE) ## one step: the go-live checklist
+	@$(RUN) scripts/production_validation.py --full-check
+
+promote: $(CORE) ## one step: move the pointer to what was evaluated
+	@$(RUN) scripts/promote_production_config.py
+
+stop: $(CORE) ## refuse all queries at once (REASON="...")
+	@$(RUN) scripts/emergency_stop.py --reason "$(REASON)"
+
+resume: $(CORE) ## answer queries again, if the live state is sound
+	@$(RUN) scripts/resume_operations.py --reason "$(REASON)"
+
+db-url: $(CORE) ## print the database's address
+	@$(RUN) scripts/database.py url
+
+db-shell: $(CORE) ## open psql on the database
+	@$(RUN) scripts/database.py shell
+
+db-stop: $(CORE) ## stop the embedded PostgreSQL
+	@$(RUN) scripts/database.py stop
+
+setup: $(EVAL) ## install everything that a release needs
+setup-core: $(CORE) ## install what an incident needs (seconds, no torch)
+
+lint: $(DEV) ## style, types, imports
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+test: $(DEV) ## all tests, against a real PostgreSQL
+	@$(RUN) -m pytest
+
+clean: ## remove what can be rebuilt; never the database, a backup or evidence
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find lib scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+purge: ## remove the embedded database, all local backups, locked configs and evidence (YES=1)
+	@$(if $(filter 1,$(YES)),,echo "this removes the embedded database and every local backup: make purge YES=1" >&2; exit 2)
+	@if [ -x $(RUN) ]; then $(RUN) scripts/database.py stop; fi
+	rm -rf .local configs/locked_configs metrics/golive metrics/benchmarks
+	find metrics/baseline_evaluations -mindepth 1 ! -name README.md -delete
+
+requirements: ## resolve the pinned versions anew (needs pip-tools)
+	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -o requirements/core.txt pyproject.toml
+	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/core.txt --extra eval -o requirements/eval.txt pyproject.toml
+	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/eval.txt --extra dev -o requirements/dev.txt pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/*.txt
+
+$(CORE): requirements/core.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Golive needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "setting up $(VENV) (core packages)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements/core.txt
+	@echo "$(CURDIR)" > "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/golive.pth"  # what an editable install writes
+	@touch $@
+
+$(EVAL): requirements/eval.txt $(CORE)
+	@echo "setting up $(VENV) (eval packages: models and metrics; a few minutes, once)" >&2
+	@$(PIP) -r requirements/eval.txt
+	@touch $@
+
+$(DEV): requirements/dev.txt $(EVAL)
+	@echo "setting up $(VENV) (test packages)" >&2
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
