@@ -1,0 +1,1 @@
+"""The rim: everything that touches the outside (PostgreSQL, files, clock, model services, terminal)."""

@@ -1,0 +1,177 @@
+"""Bedrock's Converse API behind limits: one request in flight, a request rate, timeouts, retries, and a prompt audit log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as CallTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.platform.clock import timestamp
+from lib.platform.errors import Unavailable, redact
+from lib.platform.files import writing
+
+_RETRIED = {
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "ModelTimeoutException",
+    "ModelNotReadyException",
+    "ServiceUnavailableException",
+    "InternalServerException",
+    "ModelErrorException",
+}
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
+
+class ModelFailed(Exception):
+    """A model gave no usable reply after all attempts; the case that asked stays unscored."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How the service may be used. Timeouts in seconds: of a whole call, and of waiting for its text."""
+
+    requests_per_second: float
+    max_in_flight: int
+    call_timeout_s: float
+    text_timeout_s: float
+    attempts: int
+    max_tokens: int
+    temperature: float
+
+
+class RateLimiter:
+    """Spaces out the starts of requests evenly, over all threads."""
+
+    def __init__(self, per_second: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._interval = 1.0 / per_second
+        self._sleep = sleep
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._interval
+        if start > now:
+            self._sleep(start - now)
+
+
+class ConverseClient:
+    """One model, asked one prompt at a time."""
+
+    def __init__(
+        self,
+        model_id: str,
+        region: str,
+        limits: Limits,
+        *,
+        endpoint_url: str | None = None,
+        audit_file: Path | None = None,
+        limiter: RateLimiter | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        import boto3
+        from botocore.config import Config
+
+        self.model_id = model_id
+        self._limits = limits
+        self._audit_file = audit_file
+        self._sleep = sleep
+        self._limiter = limiter or RateLimiter(limits.requests_per_second)
+        self._slots = threading.Semaphore(limits.max_in_flight)
+        self._calls = ThreadPoolExecutor(max_workers=limits.max_in_flight, thread_name_prefix="bedrock")
+        self._jitter = random.Random(model_id)
+        config = Config(
+            connect_timeout=min(10.0, limits.text_timeout_s),
+            read_timeout=limits.text_timeout_s,
+            retries={"total_max_attempts": 1},
+        )
+        self._client = boto3.client("bedrock-runtime", region_name=region, endpoint_url=endpoint_url, config=config)
+
+    def complete(self, prompt: str, *, purpose: str) -> str:
+        """The model's text for one prompt.
+
+        Raises:
+            ModelFailed: no usable reply after all attempts (throttled, timed out, malformed).
+            Unavailable: the service will not serve us at all (credentials, permission, unknown model).
+        """
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        problem = ""
+        for attempt in range(1, self._limits.attempts + 1):
+            if attempt > 1:
+                self._sleep(self._pause(attempt))
+            started = time.monotonic()
+            reply: dict[str, Any] = {}
+            try:
+                reply = self._call(prompt)
+                text = _text_of(reply)
+                self._audit(purpose, prompt, attempt, started, text=text, usage=reply.get("usage"))
+                return text
+            except NoCredentialsError as error:
+                raise Unavailable("no AWS credentials", hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret") from error
+            except ClientError as error:
+                code = str(error.response.get("Error", {}).get("Code", ""))
+                problem = redact(str(error))
+                if code not in _RETRIED:
+                    raise Unavailable(f"Bedrock refused {self.model_id}", detail=problem) from error
+            except (BotoCoreError, CallTimeout, ValueError) as error:
+                problem = f"{type(error).__name__}: {redact(str(error))}"
+            self._audit(purpose, prompt, attempt, started, problem=problem)
+        raise ModelFailed(f"{self.model_id} gave no usable reply in {self._limits.attempts} attempts: {problem}")
+
+    def _call(self, prompt: str) -> dict[str, Any]:
+        with self._slots:
+            self._limiter.wait()
+            call = self._calls.submit(
+                self._client.converse,
+                modelId=self.model_id,
+                messages=[{"role": "user", "content": [{"text": prompt}]}],
+                inferenceConfig={"temperature": self._limits.temperature, "maxTokens": self._limits.max_tokens},
+            )
+            return dict(call.result(timeout=self._limits.call_timeout_s))
+
+    def _pause(self, attempt: int) -> float:
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 2))
+        return longest * (0.5 + self._jitter.random() / 2)
+
+    def _audit(self, purpose: str, prompt: str, attempt: int, started: float, **outcome: Any) -> None:
+        if self._audit_file is None:
+            return
+        entry = {
+            "at": timestamp(),
+            "purpose": purpose,
+            "model_id": self.model_id,
+            "temperature": self._limits.temperature,
+            "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
+            "prompt": redact(prompt),
+            "attempt": attempt,
+            "latency_ms": round((time.monotonic() - started) * 1000, 1),
+            **outcome,
+        }
+        with writing(self._audit_file):
+            self._audit_file.parent.mkdir(parents=True, exist_ok=True)
+            with self._audit_file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _text_of(reply: dict[str, Any]) -> str:
+    """The text of a Converse reply; a ValueError says what it lacks."""
+    try:
+        blocks = reply["output"]["message"]["content"]
+        text = "".join(block["text"] for block in blocks if "text" in block)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the reply is not a Converse message: {error}") from error
+    if not text.strip():
+        raise ValueError(f"the reply holds no text (stopReason {reply.get('stopReason')})")
+    return text

@@ -1,0 +1,95 @@
+"""The command line that every script shares: parser, output, and the one place where errors are caught.
+
+Only the standard library is imported here, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from lib.platform.errors import ExitCode, GoliveError, Unavailable, exit_code_table, redact
+
+
+def parser(docstring: str | None, *, dry_run: bool = False) -> argparse.ArgumentParser:
+    """A parser whose ``--help`` is the script's docstring followed by the exit codes; ``--json`` is always there."""
+    made = argparse.ArgumentParser(
+        description=inspect.cleandoc(docstring or ""),
+        epilog=exit_code_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    if dry_run:
+        made.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    return made
+
+
+def emit(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+    """Prints the result on stdout: as JSON with ``--json``, else as ``text``."""
+    shown = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) if args.json else text
+    print(redact(shown.rstrip("\n")))
+
+
+def note(line: str) -> None:
+    """One line for the person who watches: stderr, never stdout."""
+    print(redact(line), file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Runs ``main`` and exits with its code, or with the code of the error that it raised."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGXFSZ"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file-size limit then is an OSError, not a kill
+    try:
+        code = int(main())
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        note("interrupted; run the same command again to go on")
+        code = int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = int(ExitCode.DONE)
+    except Exception as error:  # the one place where every error ends: it becomes a line and an exit code
+        code = report(error)
+    sys.exit(code)
+
+
+def report(error: Exception) -> int:
+    """Prints ``error`` as people need it and returns its exit code; a bug keeps its traceback."""
+    known = translate(error)
+    if known is None:
+        note("".join(traceback.format_exception(error)))
+        note("this is a bug in Golive: please report it with the lines above")
+        return int(ExitCode.BUG)
+    if "--json" in sys.argv:
+        print(json.dumps(known.to_dict(), indent=2, ensure_ascii=False))
+    note(f"error: {known.message}")
+    for line in filter(None, (known.detail, known.hint and f"hint: {known.hint}")):
+        note(f"  {line}")
+    return int(known.exit_code)
+
+
+def translate(error: Exception) -> GoliveError | None:
+    """``error`` in Golive's words, or None for what only a bug explains."""
+    if isinstance(error, GoliveError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("lib"):
+        return Unavailable(f"the package {error.name} is not installed", hint="make setup")
+    if "psycopg2" in sys.modules:
+        from lib.platform.postgres import translate as translate_database_error
+
+        return translate_database_error(error)
+    return None
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

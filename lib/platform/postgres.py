@@ -1,0 +1,236 @@
+"""PostgreSQL: where it is, how to connect, SQL files, identifiers, and its errors in Golive's words."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable, redact
+from lib.platform.workspace import Workspace
+
+SCHEMA_VERSION = 1
+OLDEST_SERVER = 150000
+OLDEST_PGVECTOR = (0, 7)
+IDENTIFIER_LIMIT_BYTES = 63
+_CONNECT_TIMEOUT_S = 10
+
+_STOPPED, _NOTHING_LIVE, _SEALED = "GL001", "GL002", "GL003"
+_DOCUMENT_COLUMNS = {"id", "source", "path", "title", "sections", "content", "sha256", "metadata"}
+
+
+def address(workspace: Workspace) -> str:
+    """``DATABASE_URL``, or the address of the embedded PostgreSQL, which is started if it is not running."""
+    url = os.environ.get("DATABASE_URL", "")
+    if url:
+        return url
+    from lib.platform import embedded
+
+    return embedded.address(workspace)
+
+
+def connect(url: str, purpose: str) -> Connection:
+    """A connection in UTC with autocommit off; ``with connection:`` is a transaction.
+
+    Raises:
+        ConfigInvalid: the address cannot be understood.
+        Unavailable: nothing answers there, or it refuses to let us in (the password is never shown).
+    """
+    try:
+        connection = psycopg2.connect(url, application_name=f"golive {purpose}", connect_timeout=_CONNECT_TIMEOUT_S)
+    except psycopg2.ProgrammingError as error:
+        raise ConfigInvalid("DATABASE_URL is not a PostgreSQL address", hint="postgresql://user@host:5432/name") from error
+    except psycopg2.OperationalError as error:
+        reason = redact(str(error).strip().replace(_password_of(url) or "\0", "***"))
+        raise Unavailable(
+            "cannot connect to the database", detail=" ".join(reason.split()), hint="check DATABASE_URL and the server"
+        ) from None
+    if connection.server_version < OLDEST_SERVER:
+        version = connection.server_version // 10000
+        connection.close()
+        raise Unavailable(f"PostgreSQL {version} is too old", hint="PostgreSQL 15 or newer is needed")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    return connection
+
+
+@contextmanager
+def database(workspace: Workspace, purpose: str, *, write: bool = False) -> Iterator[Connection]:
+    """A connection to a database that holds Golive's state; closed at the end.
+
+    With ``write`` the state is created where it is missing.
+
+    Raises:
+        NotFound: without ``write``, where no state is.
+    """
+    connection = connect(address(workspace), purpose)
+    try:
+        if not _has_state(connection):
+            if not write:
+                raise NotFound("nothing has been released in this database yet", hint="make golive")
+            create_state(connection)
+        yield connection
+    finally:
+        connection.close()
+
+
+def create_state(connection: Connection) -> None:
+    """Creates the extension, the schema ``golive`` and ``documents``, in one transaction.
+
+    Raises:
+        Unavailable: pgvector is missing or too old.
+        Refused: the role may not, or another table named ``documents`` stands in the way.
+    """
+    require_pgvector(connection)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('golive schema'))")
+        cursor.execute(
+            "SELECT array_agg(column_name::text) FROM information_schema.columns"
+            " WHERE table_schema = current_schema() AND table_name = 'documents'"
+        )
+        columns = cursor.fetchone()[0]
+        if columns and not _DOCUMENT_COLUMNS <= set(columns):
+            raise Refused(
+                "a table named documents is there already, with other columns",
+                detail=f"missing: {', '.join(sorted(_DOCUMENT_COLUMNS - set(columns)))}",
+                hint="give Golive a schema of its own: add ?options=-csearch_path%3Dgolive_data,public to DATABASE_URL",
+            )
+        cursor.execute(read_sql(__file__, "schema"))
+
+
+def require_pgvector(connection: Connection) -> None:
+    """Installs the extension where it is missing and checks its version.
+
+    Raises:
+        Unavailable: the server does not have it, or one older than 0.7.
+    """
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+            version = cursor.fetchone()[0]
+    except (psycopg2.errors.UndefinedFile, psycopg2.errors.FeatureNotSupported) as error:
+        raise Unavailable("this PostgreSQL has no pgvector", hint="install pgvector 0.7 or newer on the server") from error
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise Refused(
+            "pgvector is not enabled here, and this role may not enable it",
+            hint="as a superuser: CREATE EXTENSION vector",
+        ) from error
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PGVECTOR:
+        raise Unavailable(f"pgvector {version} is too old", hint="update the server to pgvector 0.7 or newer")
+
+
+def read_sql(module_file: str, name: str) -> str:
+    """The text of ``sql/<name>.sql`` beside a module."""
+    return (Path(module_file).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def compose(module_file: str, name: str, **parts: sql.Composable) -> sql.Composed:
+    """A SQL file with its ``{placeholders}`` filled by quoted identifiers or literals."""
+    return sql.SQL(read_sql(module_file, name)).format(**parts)
+
+
+def table_identifier(schema: str, table: str) -> sql.Identifier:
+    """A quoted, qualified table name.
+
+    Raises:
+        ConfigInvalid: a name is empty or over the 63 bytes after which PostgreSQL cuts it silently.
+    """
+    for name in (schema, table):
+        if not 0 < len(name.encode()) <= IDENTIFIER_LIMIT_BYTES or "\0" in name:
+            raise ConfigInvalid(f"{name!r} cannot be a table or schema name", detail="1 to 63 bytes are possible")
+    return sql.Identifier(schema, table)
+
+
+def one(connection: Connection, query: str | sql.Composable, parameters: Any = None) -> dict[str, Any] | None:
+    """The first row as a dictionary, or None."""
+    rows = every(connection, query, parameters)
+    return rows[0] if rows else None
+
+
+def every(connection: Connection, query: str | sql.Composable, parameters: Any = None) -> list[dict[str, Any]]:
+    """All rows as dictionaries. The caller owns the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def copy_rows(cursor: Any, table: sql.Identifier, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Loads rows by COPY (text form); None is NULL, everything else its ``str``."""
+    lines = "".join("\t".join(map(_copy_field, row)) + "\n" for row in rows)
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    cursor.copy_expert(sql.SQL("COPY {} ({}) FROM STDIN").format(table, names), io.StringIO(lines))
+
+
+def _copy_field(value: Any) -> str:
+    if value is None:
+        return r"\N"
+    text = str(value)
+    for character, escaped in (("\\", r"\\"), ("\t", r"\t"), ("\n", r"\n"), ("\r", r"\r")):
+        text = text.replace(character, escaped)
+    return text
+
+
+def table_exists(connection: Connection, schema: str, table: str) -> bool:
+    found = one(connection, "SELECT to_regclass(%s) IS NOT NULL AS there", (quoted_name(schema, table),))
+    return bool(found and found["there"])
+
+
+def quoted_name(schema: str, table: str) -> str:
+    """The name as ``to_regclass`` takes it."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, table))
+
+
+def _has_state(connection: Connection) -> bool:
+    with connection:
+        there = one(connection, "SELECT to_regclass('golive.schema_version') IS NOT NULL AS there")
+        if not there or not there["there"]:
+            return False
+        version = one(connection, "SELECT version FROM golive.schema_version")
+    if not version or version["version"] > SCHEMA_VERSION:
+        raise Refused(
+            "this database was set up by a newer Golive", detail=f"schema version {version and version['version']}"
+        )
+    return True
+
+
+def _password_of(url: str) -> str:
+    try:
+        return str(psycopg2.extensions.parse_dsn(url).get("password", ""))
+    except psycopg2.Error:
+        return ""
+
+
+def translate(error: Exception) -> GoliveError | None:
+    """A database error in Golive's words; None for what only a bug explains (bad SQL, bad types)."""
+    if not isinstance(error, psycopg2.Error):
+        return None
+    first_line = redact((str(error).strip().splitlines() or [type(error).__name__])[0])
+    code = error.pgcode or ""
+    hint = (error.diag.message_hint or "") if error.pgcode else ""
+    if code in (_STOPPED, _SEALED):
+        return Refused(first_line, hint=hint)
+    if code == _NOTHING_LIVE:
+        return NotFound(first_line, hint=hint)
+    if isinstance(error, (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.ReadOnlySqlTransaction)):
+        return Refused(
+            "the database role may not do this",
+            detail=first_line,
+            hint="use a role that may create and write tables, and a server that is not read-only",
+        )
+    if isinstance(error, psycopg2.errors.DataCorrupted):
+        return IntegrityMismatch("the database reports corrupted data", detail=first_line)
+    if isinstance(error, psycopg2.errors.LockNotAvailable):
+        return Unavailable("a table is locked by another session", detail=first_line, hint="try again")
+    if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
+        return Unavailable("the database failed or went away", detail=first_line, hint="try again")
+    return None

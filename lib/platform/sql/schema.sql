@@ -1,0 +1,167 @@
+-- Golive's own state (schema "golive") and the source of truth for what is indexed ("documents").
+-- Locks: none on existing tables; everything is IF NOT EXISTS or CREATE OR REPLACE, under an advisory lock held by the caller.
+
+CREATE SCHEMA IF NOT EXISTS golive;
+
+CREATE TABLE IF NOT EXISTS documents (
+    id          text PRIMARY KEY,
+    source      text NOT NULL,
+    path        text NOT NULL,
+    title       text NOT NULL,
+    sections    jsonb NOT NULL,
+    content     text NOT NULL,
+    sha256      text NOT NULL,
+    metadata    jsonb NOT NULL DEFAULT '{}',
+    updated_at  timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (source, path)
+);
+
+CREATE TABLE IF NOT EXISTS golive.releases (
+    release_id      text PRIMARY KEY,
+    chunk_version   text NOT NULL UNIQUE,
+    config_hash     text NOT NULL,
+    config          jsonb NOT NULL,
+    table_schema    text NOT NULL,
+    table_name      text NOT NULL,
+    state           text NOT NULL CHECK (state IN ('locked', 'building', 'sealed', 'live', 'retired', 'rolled_back')),
+    corpus_digest   text,
+    content_digest  text,
+    row_count       bigint,
+    ingest_stats    jsonb NOT NULL DEFAULT '{}',
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    sealed_at       timestamptz
+);
+
+-- The one row that says which release answers queries; generation makes every move a compare-and-set.
+CREATE TABLE IF NOT EXISTS golive.pointer (
+    only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    generation  bigint NOT NULL,
+    release_id  text REFERENCES golive.releases,
+    moved_at    timestamptz NOT NULL DEFAULT now(),
+    moved_by    text NOT NULL,
+    reason      text NOT NULL
+);
+INSERT INTO golive.pointer (generation, moved_by, reason) VALUES (0, current_user, 'set up') ON CONFLICT DO NOTHING;
+
+CREATE TABLE IF NOT EXISTS golive.traffic (
+    only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    state       text NOT NULL CHECK (state IN ('open', 'stopped')),
+    changed_at  timestamptz NOT NULL DEFAULT now(),
+    changed_by  text NOT NULL,
+    reason      text NOT NULL
+);
+INSERT INTO golive.traffic (state, changed_by, reason) VALUES ('open', current_user, 'set up') ON CONFLICT DO NOTHING;
+
+CREATE TABLE IF NOT EXISTS golive.leases (
+    name         text PRIMARY KEY,
+    token        text NOT NULL,
+    holder       text NOT NULL,
+    acquired_at  timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE IF NOT EXISTS golive.verdicts (
+    verdict_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    release_id      text NOT NULL REFERENCES golive.releases,
+    verdict         text NOT NULL CHECK (verdict IN ('PASS', 'FAIL', 'INCONCLUSIVE', 'ERROR')),
+    config_hash     text NOT NULL,
+    content_digest  text NOT NULL,
+    cases_digest    text NOT NULL,
+    gates_digest    text NOT NULL,
+    metrics_digest  text NOT NULL,
+    verdict_digest  text NOT NULL,
+    baseline        text REFERENCES golive.releases,
+    metrics         jsonb NOT NULL,
+    decided_at      timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE IF NOT EXISTS golive.backups (
+    backup_id        text PRIMARY KEY,
+    manifest_digest  text NOT NULL,
+    location         text NOT NULL,
+    restores         text REFERENCES golive.releases,
+    digests          jsonb NOT NULL,
+    created_at       timestamptz NOT NULL,
+    proven_at        timestamptz NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS golive.query_logs (
+    query_id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    asked_at           timestamptz NOT NULL DEFAULT now(),
+    release_id         text NOT NULL,
+    query_sha256       text NOT NULL,
+    snapshot_size      integer NOT NULL,
+    context_size       integer NOT NULL,
+    mean_rerank_score  double precision,
+    latency_ms         double precision NOT NULL
+);
+CREATE INDEX IF NOT EXISTS query_logs_asked_at ON golive.query_logs (asked_at);
+
+CREATE TABLE IF NOT EXISTS golive.audit_log (
+    seq            bigint PRIMARY KEY,
+    at             timestamptz NOT NULL,
+    actor          text NOT NULL,
+    action         text NOT NULL,
+    subject        text NOT NULL,
+    reason         text NOT NULL,
+    from_digest    text,
+    to_digest      text,
+    previous_hash  text NOT NULL,
+    hash           text NOT NULL
+);
+
+CREATE OR REPLACE FUNCTION golive.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'table %.% is sealed: % refused', TG_TABLE_SCHEMA, TG_TABLE_NAME, lower(TG_OP)
+        USING ERRCODE = 'GL003', HINT = 'a sealed table never changes; release a new one';
+END $$;
+
+CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON golive.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION golive.refuse_write();
+
+-- Appends one entry; each entry's hash covers the one before it. Serialised by the table lock.
+CREATE OR REPLACE FUNCTION golive.audit(
+    actor text, action text, subject text, reason text, from_digest text, to_digest text
+) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    last golive.audit_log;
+    entry golive.audit_log;
+BEGIN
+    LOCK TABLE golive.audit_log IN SHARE ROW EXCLUSIVE MODE;
+    SELECT * INTO last FROM golive.audit_log ORDER BY seq DESC LIMIT 1;
+    entry := (coalesce(last.seq, 0) + 1, date_trunc('microseconds', clock_timestamp()), actor, action, subject, reason,
+              from_digest, to_digest, coalesce(last.hash, ''), '');
+    entry.hash := encode(sha256(convert_to(jsonb_build_array(
+        entry.seq, to_char(entry.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), actor, action, subject, reason,
+        from_digest, to_digest, entry.previous_hash)::text, 'UTF8')), 'hex');
+    INSERT INTO golive.audit_log SELECT entry.*;
+    RETURN entry.seq;
+END $$;
+
+-- The sparse dimension (1 to 1,000,000,000) that stands for a lexeme: 32 bits of its SHA-256. In a vocabulary of a million,
+-- one lexeme in a thousand shares its dimension, and so its weight, with another.
+CREATE OR REPLACE FUNCTION golive.lexeme_dimension(lexeme text) RETURNS integer LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT (('x' || encode(substring(sha256(convert_to(lexeme, 'UTF8')) FROM 1 FOR 4), 'hex'))::bit(32)::bigint % 1000000000)::integer + 1
+$$;
+
+-- What a query must read before it searches: release, table, config and embedder together, or why there is none.
+CREATE OR REPLACE FUNCTION golive.route()
+RETURNS TABLE (release_id text, generation bigint, table_schema text, table_name text, config jsonb)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    stop golive.traffic;
+BEGIN
+    SELECT * INTO stop FROM golive.traffic;
+    IF stop.state = 'stopped' THEN
+        RAISE EXCEPTION 'queries are stopped since % by %: %',
+            to_char(stop.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), stop.changed_by, stop.reason
+            USING ERRCODE = 'GL001', HINT = 'scripts/resume_operations.py';
+    END IF;
+    RETURN QUERY SELECT r.release_id, p.generation, r.table_schema, r.table_name, r.config
+        FROM golive.pointer p JOIN golive.releases r USING (release_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no release is live yet' USING ERRCODE = 'GL002', HINT = 'make golive';
+    END IF;
+END $$;
+
+CREATE TABLE IF NOT EXISTS golive.schema_version (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), version integer NOT NULL);
+INSERT INTO golive.schema_version (version) VALUES (1) ON CONFLICT DO NOTHING;

@@ -1,0 +1,58 @@
+"""Where a project's files lie: one object that every other module is given instead of looking for itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds ``configs/``, ``eval/``, ``metrics/`` and ``.local/``."""
+
+    root: Path
+
+    @classmethod
+    def find(cls) -> Workspace:
+        """The folder that ``GOLIVE_HOME`` names, else the checkout this file belongs to."""
+        home = os.environ.get("GOLIVE_HOME")
+        return cls(Path(home).resolve() if home else Path(__file__).resolve().parents[2])
+
+    @property
+    def configs(self) -> Path:
+        return self.root / "configs"
+
+    @property
+    def locked_configs(self) -> Path:
+        return self.configs / "locked_configs"
+
+    @property
+    def local(self) -> Path:
+        return self.root / ".local"
+
+    @property
+    def backups(self) -> Path:
+        return self.local / "backups"
+
+    @property
+    def default_corpus(self) -> Path:
+        return self.root / "eval" / "corpus"
+
+    @property
+    def default_cases(self) -> Path:
+        return self.root / "eval" / "test_cases.json"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "metrics" / "baseline_evaluations"
+
+    def evidence(self, release_id: str) -> Path:
+        return self.root / "metrics" / "golive" / release_id
+
+    def show(self, path: Path) -> str:
+        """``path`` as a person would type it from the project's folder; absolute only outside of it."""
+        try:
+            return str(path.resolve().relative_to(self.root))
+        except ValueError:
+            return str(path)
