@@ -1,0 +1,1 @@
+"""Configs: layers and where each value came from, JSON Schemas, hard caps, locked configs."""

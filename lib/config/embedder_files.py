@@ -1,0 +1,137 @@
+"""An embedder's files: where they are, their hashes, and what they say the model reads. Needs no model runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.config import schemas, strict_yaml
+from lib.platform.errors import ConfigInvalid, Unavailable
+from lib.platform.files import digest_of, sha256_file
+from lib.platform.workspace import Workspace
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_DECIDING = ("config.json", "modules.json", "sentence_bert_config.json", "*/config.json", "*/*.safetensors", "*/pytorch_model.bin")
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+_ROBERTA_OFFSET = 2  # its position table starts at the padding index + 1
+
+
+@dataclass(frozen=True)
+class EmbedderFiles:
+    """What the files of one embedder say. Lengths are in tokens, special tokens included; dimension in floats."""
+
+    name: str
+    folder: Path
+    dimension: int
+    max_sequence_length: int
+    position_table: int
+    query_prompt: str
+    document_prompt: str
+    tokenizer_name: str
+    tokenizer_hash: str
+    weights_hash: str
+
+
+def find(workspace: Workspace, name: str) -> EmbedderFiles:
+    """Finds an embedder by a name of ``configs/embedders.yaml``, as a folder, or by its Hugging Face name.
+
+    Raises:
+        ConfigInvalid: no such embedder, or its files do not make one.
+        Unavailable: it is known but its files are not here and cannot be fetched.
+    """
+    known = registry(workspace)
+    entry = known.get(name)
+    folder = _folder(name, entry, known)
+    return _inspect(name, folder, entry or {})
+
+
+def registry(workspace: Workspace) -> dict[str, Any]:
+    file = strict_yaml.load(workspace.configs / "embedders.yaml", "embedder list")
+    shown = workspace.show(file.path)
+    schemas.check(file.values, "embedders", lambda dotted: f"{shown}:{file.lines.get(dotted, 1)}")
+    return file.values
+
+
+def _folder(name: str, entry: dict[str, Any] | None, known: dict[str, Any]) -> Path:
+    if entry is None:
+        if (Path(name) / "config.json").exists():
+            return Path(name)
+        if "/" not in name or name.startswith((".", "/")):
+            raise ConfigInvalid(f"unknown embedder {name!r}", detail=f"known: {', '.join(known)}", hint="or give a model folder")
+        entry = {"hub_name": name}
+    if path := entry.get("model_path"):
+        if not (Path(path) / "config.json").exists():
+            raise Unavailable(f"no model in {path}", hint=f"correct model_path of {name} in configs/embedders.yaml")
+        return Path(path)
+    if package := entry.get("package"):
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise Unavailable(f"the package of the embedder {name} is not installed", hint="make setup")
+        return Path(spec.origin).parent / entry.get("package_folder", ".")
+    return _from_hub(entry["hub_name"])
+
+
+def _from_hub(hub_name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError as error:
+        raise Unavailable("a Hugging Face model needs the eval packages", hint="make setup") from error
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
+    for local_only in (True, False):
+        try:
+            return Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=local_only))
+        except Exception as error:  # the hub client raises many kinds; every one means: not here
+            reason = str(error).strip().splitlines()[0][:160]
+    raise Unavailable(
+        f"the embedder {hub_name} is not on this machine and could not be fetched",
+        detail=reason,
+        hint="check the name, or give its folder as model_path in configs/embedders.yaml",
+    )
+
+
+def _inspect(name: str, folder: Path, entry: dict[str, Any]) -> EmbedderFiles:
+    config = _read(folder / "config.json")
+    declared = _read(folder / "sentence_bert_config.json").get("max_seq_length")
+    positions = int(config.get("max_position_embeddings", 0)) or 1_000_000
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= _ROBERTA_OFFSET
+    length = min(int(entry.get("max_sequence_length") or declared or positions), positions)
+    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    tokenizers = [folder / file for file in _TOKENIZER if (folder / file).exists()]
+    if not weights or not tokenizers or "hidden_size" not in config:
+        raise ConfigInvalid(f"{folder} is not a sentence-transformers model", detail="weights, tokenizer or config are missing")
+    deciding = sorted({*weights, *(path for pattern in _DECIDING for path in folder.glob(pattern))})
+    return EmbedderFiles(
+        name=name,
+        folder=folder,
+        dimension=_dimension(folder, config),
+        max_sequence_length=length,
+        position_table=positions,
+        query_prompt=entry.get("query_prompt", ""),
+        document_prompt=entry.get("document_prompt", ""),
+        tokenizer_name=str(_read(folder / "tokenizer_config.json").get("name_or_path") or name),
+        tokenizer_hash=sha256_file(tokenizers[0]),
+        weights_hash=digest_of({str(path.relative_to(folder)): sha256_file(path) for path in deciding}),
+    )
+
+
+def _dimension(folder: Path, config: dict[str, Any]) -> int:
+    """The output's width: that of the last Dense layer where there is one, else the hidden size."""
+    modules = json.loads((folder / "modules.json").read_text()) if (folder / "modules.json").exists() else []
+    for module in reversed(modules):
+        if module["type"].endswith("Dense"):
+            return int(_read(folder / module["path"] / "config.json")["out_features"])
+    return int(config["hidden_size"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigInvalid(f"{path} is not JSON", detail=str(error)) from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,95 @@
+"""YAML without surprises: YAML 1.1's traps are errors or plain strings here.
+
+Duplicate keys, aliases and tags are errors; only ``true``/``false`` are booleans, only plain decimals are numbers
+(``012``, ``1e3``, ``12:30:00``, ``.nan`` stay strings, which the schema then refuses by name).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib.platform.errors import ConfigInvalid
+from lib.platform.files import read_text
+
+_INTEGER = re.compile(r"^-?(0|[1-9][0-9]*)$")
+_FLOAT = re.compile(r"^-?(0|[1-9][0-9]*)\.[0-9]+$")
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A parsed file: its values, and the line (from 1) on which each dotted key stands."""
+
+    path: Path
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader with no implicit types at all; ``_scalar`` below decides instead."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+def load(path: Path, what: str) -> YamlFile:
+    """Reads a YAML mapping.
+
+    Raises:
+        NotFound: there is no such file.
+        ConfigInvalid: it is not strict YAML, or not a mapping; file and line are named.
+    """
+    text = read_text(path, what)
+    try:
+        events = list(yaml.parse(text, Loader=_PlainLoader))
+        node = yaml.compose(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigInvalid(f"{path}{line}: {what} is not valid YAML: {problem}") from error
+    if any(isinstance(event, yaml.AliasEvent) for event in events):
+        raise ConfigInvalid(f"{path}: {what} uses a YAML alias", hint="write the value out")
+    if node is None:
+        return YamlFile(path, {}, {})
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigInvalid(f"{path}: {what} is not a mapping of names to values")
+    lines: dict[str, int] = {}
+    return YamlFile(path, _value(node, path, "", lines), lines)
+
+
+def _value(node: yaml.Node, path: Path, dotted: str, lines: dict[str, int]) -> Any:
+    if node.tag.startswith("!"):
+        raise ConfigInvalid(f"{path}:{node.start_mark.line + 1}: YAML tags are not allowed")
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigInvalid(f"{path}:{line}: a key must be a plain name")
+            key = key_node.value
+            inner = f"{dotted}.{key}" if dotted else key
+            if key in found:
+                raise ConfigInvalid(f"{path}:{line}: duplicate key {key!r}", detail=f"first on line {lines[inner]}")
+            lines[inner] = line
+            found[key] = _value(value_node, path, inner, lines)
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, path, f"{dotted}.{index}", lines) for index, item in enumerate(node.value)]
+    return scalar(node.value) if node.style is None else node.value
+
+
+def scalar(text: str) -> Any:
+    """The value of an unquoted YAML scalar: bool, int, float, None or the string itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    if text in ("", "null", "~"):
+        return None
+    if _INTEGER.match(text):
+        return int(text)
+    if _FLOAT.match(text):
+        return float(text)
+    return text
