@@ -1,0 +1,1 @@
+"""The index: documents, chunking, near-duplicates, embedding, shadow tables, hybrid retrieval."""

@@ -1,0 +1,21 @@
+-- The table of one release. Locks: none on other tables.
+-- duplicates: what near-duplicate removal dropped in favour of this chunk, as a list of doc_id, start, end, doc_sha256.
+-- bm25_weights: BM25 term weights, one dimension a lexeme; filled in when all rows are there.
+CREATE TABLE IF NOT EXISTS {table} (
+    id                     text PRIMARY KEY,
+    doc_id                 text NOT NULL,
+    chunk_index            integer NOT NULL,
+    embedding_text         text NOT NULL,
+    bm25_text              text NOT NULL,
+    embedding_token_count  integer NOT NULL,
+    bm25_token_count       integer NOT NULL,
+    chunk_version          text NOT NULL,
+    ingest_run_id          text NOT NULL,
+    created_at             timestamptz NOT NULL DEFAULT now(),
+    span_start             integer NOT NULL,
+    span_end               integer NOT NULL,
+    doc_sha256             text NOT NULL,
+    duplicates             jsonb NOT NULL DEFAULT '[]',
+    embedding              vector({dimension}) NOT NULL,
+    bm25_weights           sparsevec(1000000000)
+)
