@@ -1,0 +1,1 @@
+"""Evaluation: cases, reader, judges, RAGChecker metrics, significance, the gate."""

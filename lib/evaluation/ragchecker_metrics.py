@@ -1,0 +1,112 @@
+"""RAGChecker's eleven metrics, computed by the ragchecker package from claims and labels.
+
+The package takes over ten seconds to import and is imported inside functions alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.platform.errors import Unavailable
+from lib.platform.files import read_json
+
+METRICS = (
+    "precision",
+    "recall",
+    "f1",
+    "claim_recall",
+    "context_precision",
+    "context_utilization",
+    "noise_sensitivity_in_relevant",
+    "noise_sensitivity_in_irrelevant",
+    "hallucination",
+    "self_knowledge",
+    "faithfulness",
+)
+LOWER_IS_BETTER = frozenset({"noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant", "hallucination"})
+_CLI_TIMEOUT_S = 600
+
+
+def checker(ask: Callable[[list[str]], list[str]]) -> Any:
+    """A ``RAGChecker`` whose model calls all go to ``ask``."""
+    _prepare()
+    from ragchecker import RAGChecker
+
+    return RAGChecker(extractor_name="golive", checker_name="golive", custom_llm_api_func=ask)
+
+
+def new_result(query_id: str, query: str, gt_answer: str, response: str, passages: Sequence[tuple[str, str]]) -> Any:
+    """A ``RAGResult`` without labels; ``passages`` are (chunk id, text) in the reader's order."""
+    _prepare()
+    from ragchecker import RAGResult
+    from ragchecker.container import RetrievedDoc
+
+    documents = [RetrievedDoc(doc_id=chunk_id, text=text) for chunk_id, text in passages]
+    return RAGResult(
+        query_id=query_id, query=query, gt_answer=gt_answer, response=response, retrieved_context=documents
+    )
+
+
+def compute(results: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """Computes every metric of labelled results in-process.
+
+    Returns:
+        ``query_id`` → metric → value in 0..1.
+    """
+    _prepare()
+    from ragchecker import RAGResults
+    from ragchecker.metrics import all_metrics
+
+    held = RAGResults(list(results))
+    checker(_no_model).evaluate(held, all_metrics)
+    return {result.query_id: {name: float(result.metrics[name]) for name in METRICS} for result in held.results}
+
+
+def compute_by_cli(results: Sequence[Any], folder: Path) -> dict[str, dict[str, float]]:
+    """The same by ragchecker's own command line, on files in ``folder``.
+
+    Raises:
+        Unavailable: the command failed; the end of what it said is shown.
+    """
+    source, target = folder / "ragchecker_input.json", folder / "ragchecker_output.json"
+    source.write_text(to_json(results), encoding="utf-8")
+    command = [sys.executable, "-m", "ragchecker.cli", f"--input_path={source}", f"--output_path={target}"]
+    names = ["--extractor_name=golive", "--checker_name=golive", "--metrics", "all_metrics"]
+    done = subprocess.run(
+        [*command, *names], capture_output=True, text=True, timeout=_CLI_TIMEOUT_S, env={**os.environ, **_ENVIRONMENT}
+    )
+    if done.returncode:
+        raise Unavailable(
+            "ragchecker's command line failed",
+            detail=" | ".join(done.stderr.strip().splitlines()[-2:]),
+            hint="--bypass-cli computes the same metrics in this process",
+        )
+    found = read_json(target, "ragchecker output")["results"]
+    return {row["query_id"]: {name: float(row["metrics"][name]) for name in METRICS} for row in found}
+
+
+def to_json(results: Sequence[Any]) -> str:
+    """The results with claims and labels in RAGChecker's own file form; equal results give equal bytes."""
+    from ragchecker import RAGResults
+
+    return str(RAGResults(list(results)).to_json(indent=1)) + "\n"
+
+
+_ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
+def _prepare() -> None:
+    """litellm would ask the network for prices when it is imported; ragchecker logs every step."""
+    os.environ.update(_ENVIRONMENT)
+    from loguru import logger
+
+    logger.disable("ragchecker")
+
+
+def _no_model(prompts: list[str]) -> list[str]:
+    raise AssertionError("a label is missing: the metrics were asked for before the judge was done")

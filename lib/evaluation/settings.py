@@ -1,0 +1,156 @@
+"""What an evaluation runs with: ``configs/evaluation.yaml`` and the deterministic environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.config import layers
+from lib.platform.errors import ConfigInvalid
+from lib.platform.files import digest_of, read_text
+from lib.platform.workspace import Workspace
+
+_EXPORT = re.compile(r"^export ([A-Z][A-Z0-9_]*)=(.*)$")
+_MAX_WORKERS = 3
+_MAX_REQUESTS_PER_SECOND = 0.12
+_SEED = 42
+_PROMPTS = Path(__file__).parent / "prompts"
+
+
+@dataclass(frozen=True)
+class Determinism:
+    """The deterministic environment, as values. Timeouts are in seconds."""
+
+    temperature: float
+    cache_disabled: bool
+    prompt_audit: bool
+    seed: int
+    few_shot_ids: tuple[str, ...]
+    chain_of_thought: bool
+    max_workers: int
+    bedrock_max_in_flight: int
+    bedrock_requests_per_second: float
+    bedrock_call_timeout_s: float
+    bedrock_text_timeout_s: float
+
+    def problems(self) -> list[str]:
+        """Why an evaluation under these settings would not be reproducible, or not safe for the model service."""
+        found = []
+        if self.temperature != 0:
+            found.append(f"TEMPERATURE is {self.temperature:g}, not 0")
+        if not self.cache_disabled:
+            found.append("EVAL_DISABLE_CACHE is not 1")
+        if not self.prompt_audit:
+            found.append("PROMPT_AUDIT is not 1")
+        if self.seed != _SEED:
+            found.append(f"RANDOM_SEED is {self.seed}, not {_SEED}")
+        if not 1 <= self.max_workers <= _MAX_WORKERS:
+            found.append(f"MAX_WORKERS is {self.max_workers}, not 1 to {_MAX_WORKERS}")
+        if self.bedrock_max_in_flight != 1:
+            found.append(f"BEDROCK_MAX_IN_FLIGHT is {self.bedrock_max_in_flight}, not 1")
+        if not 0 < self.bedrock_requests_per_second <= _MAX_REQUESTS_PER_SECOND:
+            found.append(f"BEDROCK_REQUESTS_PER_SECOND is over {_MAX_REQUESTS_PER_SECOND}")
+        if not 0 < self.bedrock_text_timeout_s <= self.bedrock_call_timeout_s:
+            found.append("BEDROCK_TEXT_TIMEOUT_S must be over 0 and at most BEDROCK_CALL_TIMEOUT_S")
+        return found
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Reader, judge and prompts by name, with the deterministic environment."""
+
+    values: dict[str, Any]
+    determinism: Determinism
+    use_bedrock: bool
+
+    @property
+    def digest(self) -> str:
+        """Covers everything that decides an answer or a judgement, the prompts' texts included."""
+        return digest_of(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "use_bedrock": self.use_bedrock,
+            "settings": self.values,
+            "determinism": asdict(self.determinism),
+            "prompt_hashes": {name: prompt_hash(name) for name in sorted(self.values["prompts"].values())},
+        }
+
+
+def load(workspace: Workspace, *, use_bedrock: bool = False) -> EvaluationSettings:
+    """Reads both files, with the environment's layer over ``evaluation.yaml``.
+
+    Raises:
+        ConfigInvalid, NotFound: naming the file, line or variable.
+    """
+    environment = layers.environment_name(workspace, os.environ)
+    layered = layers.load(workspace, "evaluation", environment=environment)
+    return EvaluationSettings(layered.values, determinism(workspace, os.environ), use_bedrock)
+
+
+def environment_file(workspace: Workspace) -> dict[str, str]:
+    """The variables of ``configs/deterministic_evaluation.env``, as a shell would export them."""
+    path = workspace.configs / "deterministic_evaluation.env"
+    found = {}
+    for number, line in enumerate(read_text(path, "deterministic environment").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _EXPORT.match(line)
+        if match is None:
+            raise ConfigInvalid(f"{workspace.show(path)}:{number}: not of the form export NAME=value")
+        found[match[1]] = match[2].strip("\"'")
+    return found
+
+
+def overridden(workspace: Workspace, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Variables whose value in the environment differs from the file's: name → (file, environment)."""
+    return {
+        name: (value, environ[name])
+        for name, value in environment_file(workspace).items()
+        if name in environ and environ[name] != value
+    }
+
+
+def determinism(workspace: Workspace, environ: Mapping[str, str]) -> Determinism:
+    """The settings in force: the environment's where set, else the file's.
+
+    Raises:
+        ConfigInvalid: a value cannot be read; the variable is named.
+    """
+    values = {**environment_file(workspace), **{k: v for k, v in environ.items() if k in environment_file(workspace)}}
+
+    def number(name: str) -> float:
+        try:
+            return float(values[name])
+        except (KeyError, ValueError) as error:
+            raise ConfigInvalid(f"{name} must be a number, not {values.get(name)!r}") from error
+
+    return Determinism(
+        temperature=number("TEMPERATURE"),
+        cache_disabled=values.get("EVAL_DISABLE_CACHE") == "1",
+        prompt_audit=values.get("PROMPT_AUDIT") == "1",
+        seed=int(number("RANDOM_SEED")),
+        few_shot_ids=tuple(filter(None, values.get("FEW_SHOT_IDS", "").split(","))),
+        chain_of_thought=values.get("CHAIN_OF_THOUGHT") == "1",
+        max_workers=int(number("MAX_WORKERS")),
+        bedrock_max_in_flight=int(number("BEDROCK_MAX_IN_FLIGHT")),
+        bedrock_requests_per_second=number("BEDROCK_REQUESTS_PER_SECOND"),
+        bedrock_call_timeout_s=number("BEDROCK_CALL_TIMEOUT_S"),
+        bedrock_text_timeout_s=number("BEDROCK_TEXT_TIMEOUT_S"),
+    )
+
+
+def prompt_text(name: str) -> str:
+    path = _PROMPTS / f"{name}.txt"
+    if not path.exists():
+        raise ConfigInvalid(f"no prompt {name!r}", detail=f"known: {', '.join(sorted(p.stem for p in _PROMPTS.glob('*.txt')))}")
+    return path.read_text(encoding="utf-8")
+
+
+def prompt_hash(name: str) -> str:
+    """SHA-256 of a prompt's text."""
+    return digest_of(prompt_text(name))

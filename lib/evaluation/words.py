@@ -1,0 +1,40 @@
+"""Words for the offline reader and judge: lower case, English stems, function words left out. Pure."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from typing import Any
+
+_WORD = re.compile(r"\w+(?:[.,]\d+)*")
+_FUNCTION_WORDS = frozenset(
+    """a about after all also am an and any are as at be because been before being between both but by can could did do does
+    doing down during each few for from further had has have having he her here hers him his how i if in into is it its itself
+    just me more most my no nor not now of off on once only or other our ours out over own same she should so some such than
+    that the their theirs them then there these they this those through to too under until up very was we were what when where
+    which while who whom why will with would you your yours""".split()
+)
+
+
+def stems(text: str) -> list[str]:
+    """The content words' stems, in order; numbers stay as written, without thousands separators."""
+    found = []
+    for match in _WORD.finditer(text.casefold()):
+        word = match.group()
+        if word[0].isdigit():
+            found.append(re.sub(r",(?=\d{3})", "", word))
+        elif word not in _FUNCTION_WORDS:
+            found.append(_stem(word))
+    return found
+
+
+@cache
+def _stemmer() -> Any:
+    import snowballstemmer
+
+    return snowballstemmer.stemmer("english")
+
+
+@lru_cache(maxsize=200_000)
+def _stem(word: str) -> str:
+    return str(_stemmer().stemWord(word))
