@@ -89,17 +89,35 @@ def already_sealed(connection: Connection, release: Release, corpus_digest: str)
     return True
 
 
-def begin(connection: Connection, release: Release, corpus_digest: str) -> None:
-    """Creates the table and marks the release as building; rows of an earlier corpus are thrown away first."""
-    with connection, connection.cursor() as cursor:
+def create_chunk_table(connection: Connection, table: sql.Identifier, dimension: int) -> None:
+    """Creates a chunk table where it is missing. The caller owns the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            postgres.compose(__file__, "create_chunk_table", table=table, dimension=sql.Literal(dimension))
+        )
+
+
+def build_index(connection: Connection, table: sql.Identifier, name: str, config: LockedConfig) -> None:
+    """Builds the vector index and refreshes the planner's statistics. The caller owns the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL maintenance_work_mem = '512MB'")
         cursor.execute(
             postgres.compose(
                 __file__,
-                "create_chunk_table",
-                table=release.table,
-                dimension=sql.Literal(release.locked_config.embedder_dimension),
+                "create_indexes",
+                table=table,
+                index=sql.Identifier(f"{name}_hnsw"),
+                m=sql.Literal(config.retrieval.hnsw_m),
+                ef_construction=sql.Literal(config.retrieval.hnsw_ef_construction),
             )
         )
+        cursor.execute(sql.SQL("ANALYZE {}").format(table))
+
+
+def begin(connection: Connection, release: Release, corpus_digest: str) -> None:
+    """Creates the table and marks the release as building; rows of an earlier corpus are thrown away first."""
+    with connection, connection.cursor() as cursor:
+        create_chunk_table(connection, release.table, release.locked_config.embedder_dimension)
         if release.corpus_digest not in (None, corpus_digest):
             cursor.execute(sql.SQL("TRUNCATE {}").format(release.table))
         cursor.execute(
@@ -154,19 +172,8 @@ def finish(connection: Connection, release: Release, stats: dict[str, Any]) -> R
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("VACUUM (FULL) {}").format(release.table))  # the update left a dead copy of every row
     connection.autocommit = False
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SET LOCAL maintenance_work_mem = '512MB'")
-        cursor.execute(
-            postgres.compose(
-                __file__,
-                "create_indexes",
-                table=release.table,
-                index=sql.Identifier(f"{release.table_name}_hnsw"),
-                m=sql.Literal(config.retrieval.hnsw_m),
-                ef_construction=sql.Literal(config.retrieval.hnsw_ef_construction),
-            )
-        )
-        cursor.execute(sql.SQL("ANALYZE {}").format(release.table))
+    with connection:
+        build_index(connection, release.table, release.table_name, config)
     indexed = time.monotonic()
     with connection, connection.cursor() as cursor:
         seal(connection, release.table)

@@ -1,0 +1,187 @@
+"""Assessing a release: evaluate it and what is live on the same cases, gate it, and record the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from psycopg2.extensions import connection as Connection
+
+from lib.config import layers, store
+from lib.evaluation import cases as case_files
+from lib.evaluation import gate, results, run
+from lib.evaluation.settings import EvaluationSettings
+from lib.index.documents import corpus_digest
+from lib.index.releases import Release, get_release, read_pointer
+from lib.platform import audit
+from lib.platform.errors import GoliveError, Refused
+from lib.platform.files import digest_of, write_json, write_text
+from lib.platform.workspace import Workspace
+from lib.release import receipts
+from lib.release.tables import text_table
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A verdict with the place of its evidence; ``content`` is what ``verdict.json`` holds."""
+
+    release_id: str
+    verdict: str
+    content: dict[str, Any]
+    folder: Path
+
+    def to_text(self, workspace: Workspace) -> str:
+        return f"{verdict_text(self.content)}\nevidence: {workspace.show(self.folder)}"
+
+
+def load_gates(workspace: Workspace) -> dict[str, Any]:
+    """``configs/gates.yaml`` with the environment's layer, checked."""
+    return layers.load(workspace, "gates", environment=layers.environment_name(workspace, os.environ)).values
+
+
+def assess(
+    workspace: Workspace,
+    connection: Connection,
+    *,
+    cases_path: Path,
+    settings: EvaluationSettings,
+    bypass_cli: bool = True,
+) -> Assessment:
+    """Evaluates the active config's release against what is live and records the gate's verdict.
+
+    The baseline's evaluation is taken from its own evidence where nothing that decides it has changed, and else made anew.
+
+    Raises:
+        Refused: the release is not sealed, or the documents have changed since.
+        ConfigInvalid: cases or gates. IntegrityMismatch: a table is not what was sealed.
+    """
+    started = time.monotonic()
+    gates = load_gates(workspace)
+    cases = case_files.load(cases_path)
+    config = store.read_active(workspace)
+    with connection:
+        release = get_release(connection, config.ingest_run_id)
+        live = read_pointer(connection).release
+        documents_now = corpus_digest(connection, config.sources)
+    if release.content_digest is None:
+        raise Refused(f"{release.release_id} is not built yet", hint="scripts/shadow_ingest.py")
+    if release.corpus_digest != documents_now:
+        raise Refused("the documents have changed since the table was sealed", hint="make golive")
+    folder = workspace.evidence(release.release_id)
+    request = run.Request(
+        release, cases, config.sources, settings, bypass_cli=bypass_cli, audit_file=folder / "prompt_audit.jsonl"
+    )
+    candidate = run.evaluate(workspace, connection, request, folder / "evaluation")
+    baseline = None
+    if live is not None and live.release_id != release.release_id:
+        baseline = _baseline(workspace, connection, replace(request, release=live), folder)
+    decided = gate.judge_gate(candidate, baseline, gates, settings.determinism.seed)
+    content = {
+        "release_id": release.release_id,
+        "cases_file": workspace.show(cases_path.resolve()),
+        "gates_digest": digest_of(gates),
+        "inputs": candidate.summary["inputs"],
+        "produced_by": candidate.summary["produced_by"],
+        "metrics_digest": candidate.digest,
+        "use_bedrock": settings.use_bedrock,
+        **decided.to_dict(),
+    }
+    write_json(folder / "verdict.json", content)
+    write_text(folder / "verdict.txt", verdict_text(content) + "\n")
+    _record(connection, release, content)
+    receipts.write(
+        workspace,
+        release.release_id,
+        "evaluate",
+        outcome=decided.verdict,
+        inputs=evaluate_inputs(release, live, content),
+        summary={"reasons": decided.reasons, "baseline": decided.baseline_release, **candidate.summary["metrics"]},
+        seconds=time.monotonic() - started,
+    )
+    return Assessment(release.release_id, decided.verdict, content, folder)
+
+
+def evaluate_inputs(release: Release, live: Release | None, content: dict[str, Any]) -> dict[str, Any]:
+    """What a verdict depends on, for the receipt."""
+    return {
+        **content["inputs"],
+        "gates_digest": content["gates_digest"],
+        "baseline": [live.release_id, live.content_digest] if live and live.release_id != release.release_id else None,
+    }
+
+
+def expected_inputs(
+    workspace: Workspace, connection: Connection, release: Release, *, cases_path: Path, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """The inputs that an assessment would have now; compared with a receipt's to see whether it still holds."""
+    request = run.Request(release, case_files.load(cases_path), release.locked_config.sources, settings)
+    with connection:
+        live = read_pointer(connection).release
+        inputs = run.inputs_of(request, corpus_digest(connection, request.sources))
+    return evaluate_inputs(release, live, {"inputs": inputs, "gates_digest": digest_of(load_gates(workspace))})
+
+
+def _baseline(workspace: Workspace, connection: Connection, request: run.Request, folder: Path) -> results.Evaluation:
+    with connection:
+        wanted = run.inputs_of(request, corpus_digest(connection, request.sources))
+    for place in (workspace.evidence(request.release.release_id) / "evaluation", folder / "baseline"):
+        try:
+            found = results.read(place)
+        except GoliveError:
+            continue
+        if found.summary["inputs"] == wanted:
+            return found
+    return run.evaluate(workspace, connection, request, folder / "baseline")
+
+
+def _record(connection: Connection, release: Release, content: dict[str, Any]) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO golive.verdicts (release_id, verdict, config_hash, content_digest, cases_digest, gates_digest,"
+            " metrics_digest, verdict_digest, baseline, metrics) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                release.release_id,
+                content["verdict"],
+                release.config_hash,
+                release.content_digest,
+                content["inputs"]["cases_digest"],
+                content["gates_digest"],
+                content["metrics_digest"],
+                digest_of(content),
+                content["baseline_release"],
+                json.dumps({item["metric"]: item["value"] for item in content["metrics"]}),
+            ),
+        )
+        reason = "; ".join(content["reasons"])
+        audit.record(connection, "verdict", release.release_id, f"{content['verdict']}: {reason}", after=digest_of(content))
+
+
+def verdict_text(content: dict[str, Any]) -> str:
+    """The verdict as a table for a terminal."""
+    rows = [["metric", "value", "baseline", "limits", "difference [interval]", "status"]]
+    for item in content["metrics"]:
+        limits = [f">= {item['floor']:g}"] if item["floor"] is not None else []
+        limits += [f"<= {item['ceiling']:g}"] if item["ceiling"] is not None else []
+        found = item["difference"]
+        difference = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if found else ""
+        status = item["status"] if item["level"] == "block" or item["status"] == "PASS" else "warning"
+        rows.append([item["metric"], _shown(item["value"]), _shown(item["baseline"]), ", ".join(limits), difference, status])
+    counts = content["cases"]
+    lines = [text_table(rows)]
+    lines += [f"warning: {line}" for line in content["warnings"]]
+    lines.append(
+        f"{counts['answerable']} answerable and {counts['unanswerable']} unanswerable cases, {counts['unscored']} unscored,"
+        f" {counts['answers_without_claims']} without an answer (hallucination of those is undefined, counted as 0)"
+    )
+    lines.append("produced by: " + ", ".join(f"{role} {name}" for role, name in content["produced_by"].items()))
+    lines.append(f"compared with: {content['baseline_release'] or 'nothing, this is the first release'}")
+    lines += [f"{content['verdict']}: {reason}" for reason in content["reasons"]]
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

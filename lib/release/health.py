@@ -1,0 +1,195 @@
+"""The health gates: is everything that an evaluation stands on really there? Each says status, evidence and time.
+
+PASS: looked at and right. FAIL: looked at and wrong. ERROR: could not be looked at. Anything but PASS stops an evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from psycopg2.extensions import connection as Connection
+
+from lib.config.bounds import SPECIAL_TOKENS, TOKEN_BUDGET
+from lib.config.locked_config import LockedConfig
+from lib.evaluation import run
+from lib.evaluation.settings import EvaluationSettings, overridden
+from lib.index.documents import corpus_digest
+from lib.index.embedder import load_embedder
+from lib.index.releases import Release
+from lib.index.rerank import load_reranker
+from lib.index.seal import content_of
+from lib.platform import postgres
+from lib.platform.cli import translate
+from lib.platform.errors import redact
+from lib.platform.workspace import Workspace
+from lib.release.tables import text_table
+
+_UNIT_LENGTH_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One gate's result."""
+
+    name: str
+    status: str
+    evidence: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def overall(checks: list[Check]) -> str:
+    """The worst status of the checks: FAIL, ERROR, PASS. No checks at all is an ERROR."""
+    statuses = [check.status for check in checks]
+    return next((status for status in ("FAIL", "ERROR", "PASS") if status in statuses), "ERROR")
+
+
+def to_text(checks: list[Check]) -> str:
+    return text_table([["gate", "status", "seconds", "evidence"]] + [[c.name, c.status, f"{c.seconds:.2f}", c.evidence] for c in checks])
+
+
+def check_all(
+    workspace: Workspace, connection: Connection, release: Release, settings: EvaluationSettings
+) -> list[Check]:
+    """All six gates, in the order in which a person would look."""
+    return [
+        check_environment(workspace, settings),
+        _timed("database_connectivity", lambda: _database(connection)),
+        _timed("index_presence", lambda: _index(connection, release)),
+        _timed("token_budget", lambda: _token_budget(connection, release)),
+        _timed("prefix_leakage", lambda: _prefix_leakage(connection, release)),
+        _timed("model_availability", lambda: _models(workspace, release.locked_config, settings)),
+    ]
+
+
+def check_environment(workspace: Workspace, settings: EvaluationSettings) -> Check:
+    """Whether the deterministic settings are in force and the model service's limits are kept."""
+    return _timed("environment", lambda: _environment(workspace, settings))
+
+
+def _timed(name: str, look: Callable[[], tuple[bool, str]]) -> Check:
+    started = time.monotonic()
+    try:
+        good, evidence = look()
+        status = "PASS" if good else "FAIL"
+    except Exception as error:  # a gate that cannot look is an ERROR with its reason, whatever the reason is
+        known = translate(error)
+        status = "ERROR"
+        evidence = " ".join(filter(None, (known.message, known.detail, known.hint))) if known else f"{type(error).__name__}: {error}"
+    return Check(name, status, redact(evidence), round(time.monotonic() - started, 3))
+
+
+def _environment(workspace: Workspace, settings: EvaluationSettings) -> tuple[bool, str]:
+    problems = settings.determinism.problems()
+    changed = [f"{name}={now} in the environment, {file} in the file" for name, (file, now) in overridden(workspace, os.environ).items()]
+    if problems:
+        return False, "; ".join(problems + changed)
+    found = settings.determinism
+    evidence = (
+        f"temperature 0, caches off, seed {found.seed}, prompt audit on, {found.max_workers} workers,"
+        f" {found.bedrock_requests_per_second:g} requests/s"
+    )
+    return True, "; ".join([evidence, *changed])
+
+
+def _database(connection: Connection) -> tuple[bool, str]:
+    with connection:
+        found = postgres.one(
+            connection,
+            "SELECT current_setting('server_version') AS server, current_user AS role, current_database() AS name,"
+            " pg_is_in_recovery() AS replica, (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector",
+        )
+    assert found is not None
+    if found["replica"]:
+        return False, "this server is a read-only replica"
+    with connection, connection.cursor() as cursor:  # a real write, undone
+        cursor.execute("SAVEPOINT probe")
+        cursor.execute("UPDATE golive.pointer SET generation = generation")
+        cursor.execute("CREATE TABLE golive_write_probe (id integer)")
+        cursor.execute("ROLLBACK TO SAVEPOINT probe")
+    return True, f"PostgreSQL {found['server']}, pgvector {found['pgvector']}, {found['role']} may write to {found['name']}"
+
+
+def _index(connection: Connection, release: Release) -> tuple[bool, str]:
+    if release.content_digest is None:
+        return False, f"{release.table_name} is not sealed: scripts/shadow_ingest.py"
+    with connection:
+        content = content_of(connection, release.table_schema, release.table_name)
+        if content is None:
+            return False, f"{release.table_name} is gone"
+        indexes = postgres.every(
+            connection,
+            "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            " JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw' AND i.indrelid = to_regclass(%s)",
+            (postgres.quoted_name(release.table_schema, release.table_name),),
+        )
+        unweighted = postgres.one(
+            connection, postgres.compose(__file__, "count_unweighted", table=release.table)
+        )
+        documents_now = corpus_digest(connection, release.locked_config.sources)
+    assert unweighted is not None
+    problems = []
+    if content.digest != release.content_digest:
+        problems.append(f"content digest is {content.digest[:12]}, {release.content_digest[:12]} was sealed")
+    if not content.row_count:
+        problems.append("the table is empty")
+    if not any(index["indisvalid"] for index in indexes):
+        problems.append("no valid vector index")
+    if unweighted["rows"]:
+        problems.append(f"{unweighted['rows']} rows without BM25 weights")
+    if documents_now != release.corpus_digest:
+        problems.append("the documents have changed since the table was sealed")
+    found = f"{content.row_count} rows, digest {content.digest[:12]}, {len(indexes)} vector index"
+    return not problems, "; ".join(problems) or found
+
+
+def _token_budget(connection: Connection, release: Release) -> tuple[bool, str]:
+    config = release.locked_config
+    budget = min(TOKEN_BUDGET, config.embedder_max_sequence_length) - SPECIAL_TOKENS
+    with connection:
+        found = postgres.one(connection, postgres.compose(__file__, "token_budget", table=release.table), {"budget": budget})
+    assert found is not None
+    evidence = f"{found['over']} of {found['rows']} chunks over {budget} tokens; the longest has {found['longest']}"
+    return found["over"] == 0 and found["rows"] > 0, evidence
+
+
+def _prefix_leakage(connection: Connection, release: Release) -> tuple[bool, str]:
+    if release.locked_config.prefix_policy != "A":
+        return True, "prefix policy B puts the prefix into bm25_text on purpose"
+    found = leakage(connection, release)
+    evidence = f"{found['leaking']} of {found['rows']} rows differ from their source span, {found['stale']} could not be compared"
+    return found["leaking"] == 0 and found["stale"] == 0 and found["rows"] > 0, evidence
+
+
+def leakage(connection: Connection, release: Release) -> dict[str, int]:
+    """``{rows, leaking, stale}`` over every row; stale rows' documents have changed since, so there is nothing to compare."""
+    with connection:
+        found = postgres.one(connection, postgres.compose(__file__, "prefix_leakage", table=release.table))
+    assert found is not None
+    return {name: int(value) for name, value in found.items()}
+
+
+def _models(workspace: Workspace, config: LockedConfig, settings: EvaluationSettings) -> tuple[bool, str]:
+    """A real call to every model that the config and the evaluation name."""
+    import numpy as np
+
+    vector = load_embedder(workspace, config).embed_query("Does the embedder answer?")
+    length = float(np.linalg.norm(vector))
+    if abs(length - 1) > _UNIT_LENGTH_TOLERANCE:
+        return False, f"the embedder {config.embedder_name} gave a vector of length {length:.3f}, not 1"
+    called = [f"{config.embedder_name} gave {len(vector)} dimensions"]
+    reranker = load_reranker(config.rerank.model)
+    called.append(f"reranker {reranker.name} loads")
+    if settings.use_bedrock:
+        for client in run.bedrock_clients(settings, None):
+            client.complete("Reply with the word: ready", purpose="health gate")
+            called.append(f"{client.model_id} replied")
+    else:
+        called.append("reader and judge run offline")
+    return True, "; ".join(called)

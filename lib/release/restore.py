@@ -1,0 +1,295 @@
+"""Restore: a backup's release brought back into new tables, proved, and only then named by the pointer.
+
+Nothing that stands is overwritten. Where the release's table still stands with the right digest, only the pointer moves.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from lib.config import store
+from lib.config.locked_config import LockedConfig, shadow_table_name
+from lib.index.releases import find_release, get_release, read_pointer
+from lib.index.seal import content_of, seal
+from lib.index.shadow import build_index, create_chunk_table
+from lib.platform import audit, postgres
+from lib.platform.clock import age, now
+from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound
+from lib.platform.files import read_json
+from lib.platform.workspace import Workspace
+from lib.release import backup_files
+from lib.release.backup_files import Backup
+from lib.release.promotion import move_pointer
+from lib.release.tables import text_table
+from lib.release.table_copies import copy_in, documents_content
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What a restore will do. ``action`` is ``nothing``, ``move pointer`` or ``load table``."""
+
+    backup_id: str
+    release_id: str
+    action: str
+    table: str
+    rows: int
+    digest: str
+    live_now: str | None
+    documents: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def to_text(self) -> str:
+        step = {
+            "nothing": f"{self.table} stands, and the pointer names it: nothing to do",
+            "move pointer": f"{self.table} stands with the right digest: only the pointer moves",
+            "load table": f"load {self.rows} rows into the new table {self.table}, prove them, move the pointer",
+        }[self.action]
+        return f"backup {self.backup_id} -> release {self.release_id}: {step}\n  live now: {self.live_now}\n  documents: {self.documents}"
+
+
+def plan_restore(connection: Connection, backup: Backup, release_id: str | None = None) -> RestorePlan:
+    """Decides what is needed to bring back a release of a backup (the one it restores, unless another is named).
+
+    Raises:
+        NotFound: the backup does not hold that release.
+    """
+    wanted = backup.table_of(release_id or backup.manifest["restores"]["release_id"])
+    with connection:
+        live = read_pointer(connection).release
+        standing = find_release(connection, wanted["release_id"])
+        content = content_of(connection, standing.table_schema, standing.table_name) if standing else None
+        sound = content is not None and (content.row_count, content.digest) == (wanted["rows"], wanted["digest"])
+        names_it = live is not None and live.release_id == wanted["release_id"]
+        table = standing.table_name if sound and standing else _free_name(connection, wanted["release_id"])
+        documents = _compare_documents(connection, backup)
+    action = ("nothing" if names_it else "move pointer") if sound else "load table"
+    return RestorePlan(
+        backup_id=backup.backup_id,
+        release_id=wanted["release_id"],
+        action=action,
+        table=table,
+        rows=wanted["rows"],
+        digest=wanted["digest"],
+        live_now=live.release_id if live else None,
+        documents=documents,
+    )
+
+
+def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, plan: RestorePlan) -> dict[str, Any]:
+    """Carries out a plan; killed anywhere and planned again, it completes what is missing.
+
+    Returns:
+        ``{release_id, table, rows, digest, generation, seconds, pointer_ms}``, read back from the database.
+
+    Raises:
+        IntegrityMismatch: a file of the backup, or what was loaded from it, is not what was backed up.
+    """
+    started = time.monotonic()
+    _restore_state(connection, backup, plan)
+    if plan.action == "load table":
+        backup_files.verify_files(backup)
+        _load(connection, backup, plan)
+    moving = time.monotonic()
+    with connection:
+        pointer = read_pointer(connection, lock=True)
+        release = get_release(connection, plan.release_id)
+        if pointer.release is None or pointer.release.release_id != plan.release_id:
+            move_pointer(connection, pointer, release, f"restore of backup {backup.backup_id}", "rolled_back")
+    pointer_ms = (time.monotonic() - moving) * 1000
+    with connection:
+        pointer = read_pointer(connection)
+        release = get_release(connection, plan.release_id)
+        content = content_of(connection, release.table_schema, release.table_name)
+    if pointer.release is None or pointer.release.release_id != plan.release_id or content is None or content.digest != plan.digest:
+        raise IntegrityMismatch("the restored state does not read back as planned", hint="scripts/validate_rollback.py")
+    config = release.locked_config
+    store.write_history(workspace, config)
+    store.write_active(workspace, config.in_production(True))
+    return {
+        "release_id": release.release_id,
+        "table": release.table_name,
+        "rows": content.row_count,
+        "digest": content.digest,
+        "generation": pointer.generation,
+        "pointer_ms": round(pointer_ms, 3),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _free_name(connection: Connection, release_id: str) -> str:
+    """The first table name of the release that is not taken: its own, then with _r1, _r2, …"""
+    base = shadow_table_name(release_id.rpartition("-")[0])
+    schema = _schema(connection)
+    name, number = base, 0
+    while postgres.table_exists(connection, schema, name):
+        number += 1
+        name = f"{base}_r{number}"
+    return name
+
+
+def _compare_documents(connection: Connection, backup: Backup) -> str:
+    there = documents_content(connection, _schema(connection))
+    if there.digest == backup.manifest["documents"]["digest"]:
+        return "the same as in the backup"
+    if not there.row_count:
+        return f"none are there: {backup.manifest['documents']['rows']} will be loaded"
+    return f"{there.row_count} are there and differ from the backup's {backup.manifest['documents']['rows']}: left as they are"
+
+
+def _restore_state(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
+    """Brings back what the database has lost of Golive's own records and documents; what is there stays as it is."""
+    state = read_json(backup.folder / "state.json", "backup state")
+    with connection, connection.cursor() as cursor:
+        held = {table["release_id"] for table in backup.manifest["tables"]}
+        for row in state["releases"]:
+            if row["release_id"] in held:
+                cursor.execute(
+                    "INSERT INTO golive.releases SELECT * FROM jsonb_populate_record(NULL::golive.releases, %s)"
+                    " ON CONFLICT DO NOTHING",
+                    (json.dumps({**row, "table_schema": _schema(connection), "state": "sealed"}),),
+                )
+        if documents_content(connection, _schema(connection)).row_count == 0 and backup.manifest["documents"]["rows"]:
+            entry = backup.manifest["documents"]
+            copy_in(connection, sql.Identifier("documents"), entry["columns"], backup.folder / entry["file"])
+            if documents_content(connection, _schema(connection)).digest != entry["digest"]:
+                raise IntegrityMismatch("the documents of the backup are damaged", hint="take another one: make backups")
+            audit.record(connection, "restore documents", "documents", f"backup {backup.backup_id}", after=entry["digest"])
+    with connection:
+        if find_release(connection, plan.release_id) is None:
+            raise IntegrityMismatch(f"backup {backup.backup_id} has no record of release {plan.release_id}")
+
+
+def _load(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
+    """Loads, proves, indexes and seals the new table in one transaction, which also makes it the release's table."""
+    entry = backup.table_of(plan.release_id)
+    with connection, connection.cursor() as cursor:
+        release = get_release(connection, plan.release_id)
+        schema = _schema(connection)
+        table = postgres.table_identifier(schema, plan.table)
+        config: LockedConfig = release.locked_config
+        create_chunk_table(connection, table, config.embedder_dimension)
+        copy_in(connection, table, entry["columns"], backup.folder / entry["file"])
+        content = content_of(connection, schema, plan.table)
+        if content is None or (content.row_count, content.digest) != (entry["rows"], entry["digest"]):
+            raise IntegrityMismatch(
+                f"what backup {backup.backup_id} holds for {entry['table']} is not what was backed up",
+                detail=f"{content.row_count if content else 0} rows loaded, {entry['rows']} recorded",
+                hint="take another backup: make backups",
+            )
+        build_index(connection, table, plan.table, config)
+        seal(connection, table)
+        cursor.execute(
+            "UPDATE golive.releases SET table_schema = %s, table_name = %s, content_digest = %s, row_count = %s"
+            " WHERE release_id = %s",
+            (schema, plan.table, content.digest, content.row_count, plan.release_id),
+        )
+        audit.record(connection, "restore table", plan.table, f"backup {backup.backup_id}", after=content.digest)
+
+
+def _schema(connection: Connection) -> str:
+    found = postgres.one(connection, "SELECT current_schema() AS name")
+    assert found is not None
+    return str(found["name"])
+
+
+def validate(workspace: Workspace, connection: Connection, backup: Backup | None) -> list[dict[str, Any]]:
+    """Reads everything back: pointer, rows, index, answers, config files; ``{name, holds, found}`` for each.
+
+    Args:
+        backup: what the state must equal; without one, it must equal what was sealed.
+    """
+    with connection:
+        pointer = read_pointer(connection)
+        release = pointer.release
+    if release is None:
+        return [{"name": "pointer", "holds": False, "found": "no release is live"}]
+    expected = release.content_digest
+    checks = []
+    if backup is not None:
+        held = {table["release_id"]: table["digest"] for table in backup.manifest["tables"]}
+        expected = held.get(release.release_id)
+        checks.append({"name": "pointer", "holds": expected is not None, "found": f"live is {release.release_id}"})
+    with connection:
+        content = content_of(connection, release.table_schema, release.table_name)
+    found = f"{content.row_count} rows, digest {content.digest[:12]}" if content else f"{release.table_name} is gone"
+    checks.append({"name": "rows", "holds": content is not None and content.digest == expected, "found": found})
+    if content is not None:
+        checks.append(_answers(connection, release.table))
+    checks.append(_files_agree(workspace, release.locked_config))
+    return checks
+
+
+def _answers(connection: Connection, table: sql.Identifier) -> dict[str, Any]:
+    """Both searches find a chunk by its own vector and its own words."""
+    with connection:
+        found = postgres.one(connection, postgres.compose(__file__, "probe_search", table=table))
+    assert found is not None
+    holds = found["probes"] > 0 and found["by_vector"] == found["probes"] and found["by_words"] == found["probes"]
+    evidence = f"{found['probes']} chunks probed: {found['by_vector']} found by vector, {found['by_words']} by words"
+    return {"name": "answers", "holds": holds, "found": evidence}
+
+
+def _files_agree(workspace: Workspace, config: LockedConfig) -> dict[str, Any]:
+    try:
+        active = store.read_active(workspace)
+    except GoliveError as error:
+        return {"name": "config files", "holds": False, "found": error.message}
+    return {"name": "config files", "holds": active == config.in_production(True), "found": f"active config is {active.chunk_version}"}
+
+
+def listing(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every backup, newest first, as ``--list --json`` shows it; damaged ones with the reason."""
+    rows = []
+    for item in backup_files.every(workspace):
+        if isinstance(item, tuple):
+            name, error = item
+            rows.append({"backup_id": name, "usable": False, "problem": error.message})
+            continue
+        manifest = item.manifest
+        rows.append(
+            {
+                "backup_id": item.backup_id,
+                "usable": True,
+                "created_at": manifest["created_at"],
+                "bytes": item.bytes,
+                "restores": manifest["restores"]["release_id"],
+                "why": manifest["restores"]["why"],
+                "releases": [table["release_id"] for table in manifest["tables"]],
+                "rows": sum(table["rows"] for table in manifest["tables"]),
+                "proven_at": manifest["proven"]["at"],
+                "restore_s": manifest["proven"]["seconds"],
+            }
+        )
+    return rows
+
+
+def find_backup(workspace: Workspace, backup_id: str) -> Backup:
+    """The backup, with its state file there; raises as ``backup_files.read``."""
+    backup = backup_files.read(workspace, backup_id)
+    if not (backup.folder / "state.json").is_file():
+        raise NotFound(f"backup {backup_id} has lost its state.json", hint="take another one: make backups")
+    return backup
+
+
+def listing_text(rows: list[dict[str, Any]]) -> str:
+    """The list as a table, with ages."""
+    if not rows:
+        return "no backups yet: make backup"
+    table = [["backup", "age", "size", "restores", "rows", "proven"]]
+    for row in rows:
+        if row["usable"]:
+            made = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
+            cells = [age(made, now()), f"{row['bytes'] / 1e6:.1f} MB", row["restores"], str(row["rows"]), f"yes, in {row['restore_s']:.2f} s"]
+        else:
+            cells = ["", "", "", "", f"UNUSABLE: {row['problem']}"]
+        table.append([row["backup_id"], *cells])
+    return text_table(table)

@@ -1,0 +1,60 @@
+"""The restore script inside a backup: plain psql and zstd, for the day on which Golive itself is not at hand. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from lib.index import seal
+
+_HEAD = """#!/bin/sh
+# Restores backup {backup_id} into new tables, with psql and zstd alone. Nothing that stands is touched:
+# a table whose name is taken makes the script stop before it writes. The pointer is not moved; that is done by
+#   scripts/restore_production_state.py --backup-id {backup_id}
+# Usage: DATABASE_URL=postgresql://... sh restore.sh
+set -eu
+cd "$(dirname "$0")"
+: "${{DATABASE_URL:?set DATABASE_URL to the database to restore into}}"
+ask() {{ psql "$DATABASE_URL" --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1 --command "$1"; }}
+load() {{ zstd --decompress --stdout "$2" | ask "$1"; }}
+expect() {{ if [ "$2" != "$3" ]; then echo "MISMATCH in $1: got $2, expected $3" >&2; exit 14; fi; echo "$1: $2"; }}
+
+sha256sum --check --quiet - <<'SUMS'
+{sums}
+SUMS
+ask 'CREATE EXTENSION IF NOT EXISTS vector'
+"""
+
+_TABLE = """
+ask {create}
+load {copy} {file}
+expect {table} "$(ask {digest})" {expected}
+"""
+
+
+def render(manifest: dict[str, Any]) -> str:
+    """The script's text for a manifest that has no script yet."""
+    sums = "\n".join(f"{item['sha256']}  {name}" for name, item in sorted(manifest["files"].items()))
+    parts = [_HEAD.format(backup_id=manifest["backup_id"], sums=sums)]
+    create = _sql_of(seal, "create_chunk_table").replace("CREATE TABLE IF NOT EXISTS", "CREATE TABLE")
+    for table in manifest["tables"]:
+        name = f'"{table["table"]}_restored"'
+        parts.append(
+            _TABLE.format(
+                create=shlex.quote(create.format(table=name, dimension=table["dimension"])),
+                copy=shlex.quote(f"COPY {name} ({', '.join(table['columns'])}) FROM STDIN (FORMAT binary)"),
+                file=shlex.quote(table["file"]),
+                table=shlex.quote(table["table"]),
+                digest=shlex.quote(_sql_of(seal, "content_digest").format(table=name)),
+                expected=shlex.quote(f"{table['rows']}|{table['digest']}"),
+            )
+        )
+    parts.append('\necho "restored; the tables end in _restored"\n')
+    return "".join(parts)
+
+
+def _sql_of(module: Any, name: str) -> str:
+    """A SQL file's text without its comments, in one shell word."""
+    text = (Path(module.__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    return " ".join(line.strip() for line in text.splitlines() if not line.startswith("--"))

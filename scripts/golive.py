@@ -1,0 +1,43 @@
+"""Go live: run the steps of a release in order, skip what still holds, stop at the first that does not pass.
+
+Reads:   configs/candidate.yaml, a corpus folder, a case file, the receipts of an earlier run
+Writes:  what the steps write; metrics/golive/<release_id>/run.json and report.html
+Exits with the code of the step that stopped it, or 0. Run again, it goes on from there; with nothing to do, it says so.
+"""
+
+import _preflight  # noqa: F401
+
+import argparse
+
+from lib.platform import cli
+from lib.platform.workspace import Workspace
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("steps", metavar="STEP", nargs="+", help="the steps in order (the Makefile names them)")
+    parser.add_argument("--corpus", metavar="DIR", help="the documents to release (default: eval/corpus)")
+    parser.add_argument("--cases", metavar="FILE", help="the cases to judge by (default: eval/test_cases.json)")
+    parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
+    return parser
+
+
+def main() -> int:
+    args = build_parser().parse_args()
+    from lib.platform.postgres import database
+    from lib.release import golive, locking, steps
+
+    workspace = Workspace.find()
+    chosen = steps.find(args.steps)
+    locking.read_candidate(workspace)
+    with database(workspace, "golive", write=True) as connection:
+        options = golive.options_for(
+            workspace, connection, corpus=args.corpus, cases=args.cases, use_bedrock=args.use_bedrock
+        )
+        outcome = golive.run(workspace, connection, options, chosen)
+    cli.emit(args, outcome.to_dict(), golive.to_text(outcome))
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,61 @@
+"""Evaluate the locked config's release against what is live, on the same cases, and gate it.
+
+Reads:   active_config.json, the sealed shadow table, the live table, the cases, configs/evaluation.yaml, configs/gates.yaml,
+         configs/deterministic_evaluation.env
+Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, golive.verdicts
+Exits with the verdict: 0 PASS, 3 FAIL, 4 INCONCLUSIVE, 13 ERROR. With --skip-ingest and --skip-eval it only checks the
+environment that an evaluation would run in.
+"""
+
+import _preflight  # noqa: F401
+
+import argparse
+from pathlib import Path
+
+from lib.platform import cli
+from lib.platform.errors import VERDICT_CODES
+from lib.platform.workspace import Workspace
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
+    parser.add_argument("--skip-ingest", action="store_true", help="do not build the shadow table first")
+    parser.add_argument("--skip-eval", action="store_true", help="do not evaluate")
+    parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
+    return parser
+
+
+def main() -> int:
+    args = build_parser().parse_args()
+    from lib.evaluation import settings as evaluation_settings
+    from lib.platform.lease import lease
+    from lib.platform.postgres import address, database
+    from lib.release import assessment, health, ingesting
+
+    workspace = Workspace.find()
+    settings = evaluation_settings.load(workspace, use_bedrock=args.use_bedrock)
+    cases_path = Path(args.cases) if args.cases else workspace.default_cases
+    environment = health.check_environment(workspace, settings)
+    if environment.status != "PASS":
+        cli.emit(args, {"checks": [environment.to_dict()]}, health.to_text([environment]))
+        return int(VERDICT_CODES[environment.status])
+    result: dict[str, object] = {"checks": [environment.to_dict()]}
+    lines = [health.to_text([environment])]
+    code = 0
+    with database(workspace, "evaluation", write=True) as connection, lease(address(workspace), "production_evaluation"):
+        if not args.skip_ingest:
+            outcome = ingesting.ingest(workspace, connection)
+            result["ingest"] = outcome
+            lines.append(ingesting.to_text(outcome))
+        if not args.skip_eval:
+            found = assessment.assess(workspace, connection, cases_path=cases_path, settings=settings)
+            result["verdict"] = found.content
+            lines.append(found.to_text(workspace))
+            code = int(VERDICT_CODES[found.verdict])
+    cli.emit(args, result, "\n".join(lines))
+    return code
+
+
+if __name__ == "__main__":
+    cli.run(main)

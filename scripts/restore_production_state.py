@@ -1,0 +1,60 @@
+"""Bring back a backup's release: into new tables, proved, then named by the pointer. Nothing that stands is overwritten.
+
+Reads:   .local/backups/<backup_id>/
+Writes:  a new chunk table (unless the backup's own still stands, sound), golive.pointer, active_config.json
+--list shows the backups, newest first. --check only says whether the backup could be restored.
+"""
+
+import _preflight  # noqa: F401
+
+import argparse
+
+from lib.platform import cli
+from lib.platform.workspace import Workspace
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__, dry_run=True)
+    parser.add_argument("--backup-id", metavar="ID", default="", help="the backup to restore")
+    parser.add_argument("--release", metavar="ID", help="a release the backup holds (default: the one it restores)")
+    parser.add_argument("--list", action="store_true", help="list the backups")
+    parser.add_argument("--check", action="store_true", help="check the backup and change nothing")
+    return parser
+
+
+def main() -> int:
+    args = build_parser().parse_args()
+    from lib.platform.lease import lease
+    from lib.platform.postgres import address, create_state, database
+    from lib.release import backup_files, restore
+
+    workspace = Workspace.find()
+    if args.list:
+        rows = restore.listing(workspace)
+        cli.emit(args, {"backups": rows}, restore.listing_text(rows))
+        return 0
+    backup = restore.find_backup(workspace, args.backup_id)
+    with database(workspace, "restore", write=True) as connection:
+        create_state(connection)
+        plan = restore.plan_restore(connection, backup, args.release)
+        if args.check:
+            if plan.action == "load table":
+                backup_files.verify_files(backup)
+            cli.emit(args, plan.to_dict(), f"backup {backup.backup_id} can be restored: {plan.action}")
+            return 0
+        if args.dry_run:
+            cli.emit(args, plan.to_dict(), plan.to_text())
+            return 0
+        with lease(address(workspace), "restore_production_state"):
+            plan = restore.plan_restore(connection, backup, args.release)
+            done = restore.apply_restore(workspace, connection, backup, plan)
+    text = (
+        f"{plan.to_text()}\nrestored: {done['release_id']} in {done['table']}, {done['rows']} rows, digest {done['digest'][:12]}"
+        f"\n  pointer generation {done['generation']}, moved in {done['pointer_ms']:.1f} ms; {done['seconds']:.2f} s in all"
+    )
+    cli.emit(args, {**plan.to_dict(), **done}, text)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,39 @@
+"""Prove a rollback by reading everything back: pointer, rows and digest, answers to probes, config files.
+
+Reads:   the database, .local/backups/<backup_id>/manifest.json (with --backup-id), active_config.json
+Exits 14 if anything is not as it should be.
+"""
+
+import _preflight  # noqa: F401
+
+import argparse
+
+from lib.platform import cli
+from lib.platform.errors import ExitCode
+from lib.platform.workspace import Workspace
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--backup-id", metavar="ID", help="what the state must equal (default: what was sealed)")
+    return parser
+
+
+def main() -> int:
+    args = build_parser().parse_args()
+    from lib.platform.postgres import database
+    from lib.release import restore
+
+    workspace = Workspace.find()
+    backup = restore.find_backup(workspace, args.backup_id) if args.backup_id is not None else None
+    with database(workspace, "validate rollback") as connection:
+        checks = restore.validate(workspace, connection, backup)
+    valid = all(check["holds"] for check in checks)
+    lines = [f"  {'holds' if check['holds'] else 'FAILS'}  {check['name']}: {check['found']}" for check in checks]
+    lines.append("valid: the live state reads back as it should" if valid else "INVALID: do not resume; make backups")
+    cli.emit(args, {"valid": valid, "backup_id": args.backup_id, "checks": checks}, "\n".join(lines))
+    return int(ExitCode.DONE if valid else ExitCode.INTEGRITY)
+
+
+if __name__ == "__main__":
+    cli.run(main)
