@@ -37,7 +37,9 @@ def main() -> int:
 
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
     names |= {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
-    settings = {names[key]: value for key, value in parse_dsn(url).items() if key in names}  # not on the command line: ps shows it
+    settings = {
+        names[key]: value for key, value in parse_dsn(url).items() if key in names
+    }  # not on the command line: ps shows it
     return subprocess.call([str(embedded.client("psql"))], env={**os.environ, **settings})
 
 

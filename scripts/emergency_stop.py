@@ -26,7 +26,9 @@ def main() -> int:
         before = traffic.read(connection)
         after = before if args.dry_run else traffic.stop(connection, args.reason)
     verb = "would be stopped" if args.dry_run else "stopped"
-    again = f" (stopped already since {before.to_dict()['changed_at']}: {before.reason})" if before.state == "stopped" else ""
+    again = (
+        f" (stopped already since {before.to_dict()['changed_at']}: {before.reason})" if before.state == "stopped" else ""
+    )
     cli.emit(args, {"before": before.to_dict(), "after": after.to_dict()}, f"queries {verb}{again}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Freeze what an evaluation's outcome depends on into one file: models, hashes, config, index, corpus, cases, thresholds, code.
+"""Freeze what an evaluation's outcome depends on into one file: models, config, index, corpus, cases, thresholds, code.
 
 Reads:   active_config.json, the database, the cases, configs/
 Writes:  metrics/golive/<release_id>/manifest.yaml or .json

@@ -43,7 +43,11 @@ def main() -> int:
             release = get_release(connection, store.read_active(workspace).ingest_run_id)
         checks = health.check_all(workspace, connection, release, settings)
         status = health.overall(checks)
-        result: dict[str, object] = {"release_id": release.release_id, "status": status, "checks": [c.to_dict() for c in checks]}
+        result: dict[str, object] = {
+            "release_id": release.release_id,
+            "status": status,
+            "checks": [c.to_dict() for c in checks],
+        }
         receipts.write(
             workspace,
             release.release_id,

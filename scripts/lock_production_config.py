@@ -22,7 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlap-ratio", metavar="SHARE")
     parser.add_argument("--jaccard-threshold", metavar="J")
     parser.add_argument("--prefix-policy", metavar="A|B")
-    parser.add_argument("--embedder", metavar="NAME", help="a name in configs/embedders.yaml, a folder, or a Hugging Face name")
+    parser.add_argument(
+        "--embedder", metavar="NAME", help="a name in configs/embedders.yaml, a folder, or a Hugging Face name"
+    )
     parser.add_argument("--source", metavar="NAME", action="append", help="index this synced source (repeatable)")
     parser.add_argument("--generate-runbook", action="store_true", help="write the exact commands for this config")
     parser.add_argument("--promote", action="store_true", help="promote the config that is locked already; locks nothing")

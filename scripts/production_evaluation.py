@@ -1,7 +1,7 @@
 """Evaluate the locked config's release against what is live, on the same cases, and gate it.
 
-Reads:   active_config.json, the sealed shadow table, the live table, the cases, configs/evaluation.yaml, configs/gates.yaml,
-         configs/deterministic_evaluation.env
+Reads:   active_config.json, the sealed shadow table, the live table, the cases, configs/evaluation.yaml,
+         configs/gates.yaml, configs/deterministic_evaluation.env
 Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, golive.verdicts
 Exits with the verdict: 0 PASS, 3 FAIL, 4 INCONCLUSIVE, 13 ERROR. With --skip-ingest and --skip-eval it only checks the
 environment that an evaluation would run in.

@@ -35,12 +35,21 @@ def main() -> int:
         "latency_ms": round(found.latency_ms, 1),
         "snapshot_size": len(found.snapshot),
         "context": [
-            {"chunk_id": c.chunk_id, "doc_id": c.doc_id, "start": c.span_start, "end": c.span_end, "score": c.rerank_score, "text": c.bm25_text}
+            {
+                "chunk_id": c.chunk_id,
+                "doc_id": c.doc_id,
+                "start": c.span_start,
+                "end": c.span_end,
+                "score": c.rerank_score,
+                "text": c.bm25_text,
+            }
             for c in found.context
         ],
     }
     lines = [f"{c.rerank_score:.3f}  {c.chunk_id}\n       {' '.join(c.bm25_text.split())[:160]}" for c in found.context]
-    lines.append(f"answered by {found.release_id} in {found.latency_ms:.0f} ms, {len(found.snapshot)} chunks in the snapshot")
+    lines.append(
+        f"answered by {found.release_id} in {found.latency_ms:.0f} ms, {len(found.snapshot)} chunks in the snapshot"
+    )
     cli.emit(args, result, "\n".join(lines))
     return 0
 

@@ -19,13 +19,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
     parser.add_argument("--outdir", metavar="DIR", help="where to write (default: metrics/baseline_evaluations)")
-    parser.add_argument("--release", metavar="ID", help="the release to measure (default: what is live, else the candidate)")
+    parser.add_argument(
+        "--release", metavar="ID", help="the release to measure (default: what is live, else the candidate)"
+    )
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
-    parser.add_argument("--bypass-cli", action="store_true", help="compute in this process, not by ragchecker's command line")
-    parser.add_argument("--stable", action="store_true", help="refuse to run unless every deterministic setting is in force")
+    parser.add_argument(
+        "--bypass-cli", action="store_true", help="compute in this process, not by ragchecker's command line"
+    )
+    parser.add_argument(
+        "--stable", action="store_true", help="refuse to run unless every deterministic setting is in force"
+    )
     parser.add_argument("--lessons-mode", choices=("off", "advisory"), default="off")
     parser.add_argument("--lessons-scope", choices=("case", "profile", "global"), default="profile")
-    parser.add_argument("--lessons-window", metavar="N", type=int, default=5, help="look at the last N evaluations (default: 5)")
+    parser.add_argument(
+        "--lessons-window", metavar="N", type=int, default=5, help="look at the last N evaluations (default: 5)"
+    )
     return parser
 
 
@@ -38,7 +46,11 @@ def main() -> int:
     workspace = Workspace.find()
     settings = evaluation_settings.load(workspace, use_bedrock=args.use_bedrock)
     if args.stable and (problems := settings.determinism.problems()):
-        raise Refused("the settings are not deterministic", detail="; ".join(problems), hint="source configs/deterministic_evaluation.env")
+        raise Refused(
+            "the settings are not deterministic",
+            detail="; ".join(problems),
+            hint="source configs/deterministic_evaluation.env",
+        )
     request = measuring.Request(
         cases_path=Path(args.cases) if args.cases else workspace.default_cases,
         outdir=Path(args.outdir) if args.outdir else workspace.evaluations,

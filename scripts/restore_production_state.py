@@ -48,11 +48,12 @@ def main() -> int:
         with lease(address(workspace), "restore_production_state"):
             plan = restore.plan_restore(connection, backup, args.release)
             done = restore.apply_restore(workspace, connection, backup, plan)
-    text = (
-        f"{plan.to_text()}\nrestored: {done['release_id']} in {done['table']}, {done['rows']} rows, digest {done['digest'][:12]}"
-        f"\n  pointer generation {done['generation']}, moved in {done['pointer_ms']:.1f} ms; {done['seconds']:.2f} s in all"
-    )
-    cli.emit(args, {**plan.to_dict(), **done}, text)
+    lines = [
+        plan.to_text(),
+        f"live: {done['release_id']} in {done['table']}, {done['rows']} rows, digest {done['digest'][:12]}",
+        f"  pointer generation {done['generation']}, moved in {done['pointer_ms']:.1f} ms; {done['seconds']:.2f} s in all",
+    ]
+    cli.emit(args, {**plan.to_dict(), **done}, "\n".join(lines))
     return 0
 
 

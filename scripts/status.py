@@ -46,7 +46,8 @@ def main() -> int:
         "active_config": active,
     }
     lines = [
-        f"live:    {result['live'] or 'nothing'} (generation {pointer.generation}, {age(pointer.moved_at, now())} ago, {pointer.reason})",
+        f"live:    {result['live'] or 'nothing'} (generation {pointer.generation},"
+        f" {age(pointer.moved_at, now())} ago, {pointer.reason})",
         f"queries: {queries.state}" + (f", {queries.reason} ({queries.changed_by})" if queries.state == "stopped" else ""),
         f"locked:  {active or 'nothing'}",
     ]

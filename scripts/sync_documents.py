@@ -17,7 +17,9 @@ from lib.platform.workspace import Workspace
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("folder", metavar="FOLDER", help="the corpus folder")
-    parser.add_argument("--source", metavar="NAME", help="the name these documents stand under (default: the folder's name)")
+    parser.add_argument(
+        "--source", metavar="NAME", help="the name these documents stand under (default: the folder's name)"
+    )
     parser.add_argument("--allow-mass-delete", action="store_true", help="let the sync delete over half of the source")
     return parser
 
@@ -52,10 +54,9 @@ def main() -> int:
     }
     lines = [f"skipped {path}: {reason}" for path, reason in scan.skipped]
     would = "would be " if args.dry_run else ""
-    lines.append(
-        f"source {source}: {len(scan.documents)} documents; {len(plan.add)} {would}added, {len(plan.update)} {would}updated,"
-        f" {len(plan.delete)} {would}deleted, {plan.unchanged} unchanged, {len(scan.skipped)} files skipped"
-    )
+    changes = f"{len(plan.add)} {would}added, {len(plan.update)} {would}updated, {len(plan.delete)} {would}deleted"
+    files = f"{plan.unchanged} unchanged, {len(scan.skipped)} files skipped"
+    lines.append(f"source {source}: {len(scan.documents)} documents; {changes}, {files}")
     cli.emit(args, result, "\n".join(lines))
     return 0
 

@@ -41,7 +41,10 @@ def check_bounds(values: dict[str, Any]) -> Findings:
     reachable = retrieval["vector_top_k"] + retrieval["bm25_top_k"]
     if reachable < retrieval["snapshot_size"]:
         found.issues.append(
-            ("retrieval.snapshot_size", f"snapshot_size {retrieval['snapshot_size']} is over the {reachable} candidates fetched")
+            (
+                "retrieval.snapshot_size",
+                f"snapshot_size {retrieval['snapshot_size']} is over the {reachable} candidates fetched",
+            )
         )
     if not SNAPSHOT_RANGE[0] <= retrieval["snapshot_size"] <= SNAPSHOT_RANGE[1]:
         low, high = SNAPSHOT_RANGE

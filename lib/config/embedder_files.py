@@ -14,7 +14,14 @@ from lib.platform.files import digest_of, sha256_file
 from lib.platform.workspace import Workspace
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-_DECIDING = ("config.json", "modules.json", "sentence_bert_config.json", "*/config.json", "*/*.safetensors", "*/pytorch_model.bin")
+_DECIDING = (
+    "config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "*/config.json",
+    "*/*.safetensors",
+    "*/pytorch_model.bin",
+)
 _TOKENIZER = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 _ROBERTA_OFFSET = 2  # its position table starts at the padding index + 1
 
@@ -60,7 +67,9 @@ def _folder(name: str, entry: dict[str, Any] | None, known: dict[str, Any]) -> P
         if (Path(name) / "config.json").exists():
             return Path(name)
         if "/" not in name or name.startswith((".", "/")):
-            raise ConfigInvalid(f"unknown embedder {name!r}", detail=f"known: {', '.join(known)}", hint="or give a model folder")
+            raise ConfigInvalid(
+                f"unknown embedder {name!r}", detail=f"known: {', '.join(known)}", hint="or give a model folder"
+            )
         entry = {"hub_name": name}
     if path := entry.get("model_path"):
         if not (Path(path) / "config.json").exists():
@@ -70,7 +79,7 @@ def _folder(name: str, entry: dict[str, Any] | None, known: dict[str, Any]) -> P
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise Unavailable(f"the package of the embedder {name} is not installed", hint="make setup")
-        return Path(spec.origin).parent / entry.get("package_folder", ".")
+        return Path(spec.origin).parent / str(entry.get("package_folder", "."))
     return _from_hub(entry["hub_name"])
 
 
@@ -82,7 +91,7 @@ def _from_hub(hub_name: str) -> Path:
     wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
     for local_only in (True, False):
         try:
-            return Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=local_only))
+            return Path(str(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=local_only)))
         except Exception as error:  # the hub client raises many kinds; every one means: not here
             reason = str(error).strip().splitlines()[0][:160]
     raise Unavailable(
@@ -102,7 +111,9 @@ def _inspect(name: str, folder: Path, entry: dict[str, Any]) -> EmbedderFiles:
     weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
     tokenizers = [folder / file for file in _TOKENIZER if (folder / file).exists()]
     if not weights or not tokenizers or "hidden_size" not in config:
-        raise ConfigInvalid(f"{folder} is not a sentence-transformers model", detail="weights, tokenizer or config are missing")
+        raise ConfigInvalid(
+            f"{folder} is not a sentence-transformers model", detail="weights, tokenizer or config are missing"
+        )
     deciding = sorted({*weights, *(path for pattern in _DECIDING for path in folder.glob(pattern))})
     return EmbedderFiles(
         name=name,

@@ -1,4 +1,4 @@
-"""Layered configs: a base file, an environment's file over it, environment variables, flags; each value keeps its origin."""
+"""Layered configs: a base file, an environment's file over it, variables, flags; each value keeps its origin."""
 
 from __future__ import annotations
 

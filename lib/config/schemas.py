@@ -59,7 +59,9 @@ def _describe(problem: Any, where: Callable[[str], str]) -> list[str]:
 
 
 def _expectation(problem: Any) -> str:
-    got = repr(problem.instance) if not isinstance(problem.instance, (dict, list)) else f"a {type(problem.instance).__name__}"
+    got = (
+        repr(problem.instance) if not isinstance(problem.instance, (dict, list)) else f"a {type(problem.instance).__name__}"
+    )
     limit = problem.validator_value
     words = {
         "type": f"must be of type {limit}",

@@ -32,7 +32,7 @@ class YamlFile:
 class _PlainLoader(yaml.SafeLoader):
     """The safe loader with no implicit types at all; ``_scalar`` below decides instead."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012  # declared by the base class
 
 
 def load(path: Path, what: str) -> YamlFile:
@@ -79,6 +79,7 @@ def _value(node: yaml.Node, path: Path, dotted: str, lines: dict[str, int]) -> A
         return found
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, path, f"{dotted}.{index}", lines) for index, item in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)
     return scalar(node.value) if node.style is None else node.value
 
 

@@ -78,7 +78,9 @@ def judge_gate(candidate: Evaluation, baseline: Evaluation | None, gates: Mappin
 def _passed(baseline: Evaluation | None) -> str:
     if baseline is None:
         return "first release: nothing is live to compare with; every absolute limit is met"
-    return f"every absolute limit is met, and nothing is worse than {baseline.summary['inputs']['release_id']} by its margin"
+    return (
+        f"every absolute limit is met, and nothing is worse than {baseline.summary['inputs']['release_id']} by its margin"
+    )
 
 
 def _whole_run(candidate: Evaluation, baseline: Evaluation | None, gates: Mapping[str, Any]) -> list[tuple[str, str]]:

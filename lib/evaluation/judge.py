@@ -16,8 +16,10 @@ from lib.platform.bedrock import ConverseClient
 ENTAILMENT, NEUTRAL = "Entailment", "Neutral"
 _WINDOW = 3  # sentences that may support a claim together
 _LEAST_CLAIM_WORDS = 5
-_CLAUSE_END = re.compile(r"[;:,] (?:(?:and|but|so|because|which|while|whereas|although|however|since) )?| [–—] |"
-                         r" (?:and|but|so|because|which|while|whereas|although|however|since) ")
+_CLAUSE_END = re.compile(
+    r"[;:,] (?:(?:and|but|so|because|which|while|whereas|although|however|since) )?| [–—] |"
+    r" (?:and|but|so|because|which|while|whereas|although|however|since) "
+)
 
 
 class Judge(Protocol):
@@ -40,14 +42,19 @@ class LexicalJudge:
     def label(self, result: Any) -> None:
         answer_claims = _claims_of(result.gt_answer)
         response_claims = _claims_of(result.response)
-        passages = [_windows_of(document.text) for document in result.retrieved_context]
+        passages = [document.text for document in result.retrieved_context]
         answer, response = _windows_of(result.gt_answer), _windows_of(result.response)
         result.gt_answer_claims = [[claim] for claim in answer_claims]
         result.response_claims = [[claim] for claim in response_claims]
         result.answer2response = [self._entails(answer, claim) for claim in response_claims]
         result.response2answer = [self._entails(response, claim) for claim in answer_claims]
-        result.retrieved2answer = [[self._entails(passage, claim) for passage in passages] for claim in answer_claims]
-        result.retrieved2response = [[self._entails(passage, claim) for passage in passages] for claim in response_claims]
+        result.retrieved2answer = self.passage_labels(result.gt_answer, passages)
+        result.retrieved2response = self.passage_labels(result.response, passages)
+
+    def passage_labels(self, answer: str, passages: Sequence[str]) -> list[list[str]]:
+        """For each claim of ``answer`` a label a passage."""
+        windows = [_windows_of(passage) for passage in passages]
+        return [[self._entails(passage, claim) for passage in windows] for claim in _claims_of(answer)]
 
     def _entails(self, windows: Sequence[frozenset[str]], claim: str) -> str:
         words = set(stems(claim))

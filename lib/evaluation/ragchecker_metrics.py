@@ -47,9 +47,7 @@ def new_result(query_id: str, query: str, gt_answer: str, response: str, passage
     from ragchecker.container import RetrievedDoc
 
     documents = [RetrievedDoc(doc_id=chunk_id, text=text) for chunk_id, text in passages]
-    return RAGResult(
-        query_id=query_id, query=query, gt_answer=gt_answer, response=response, retrieved_context=documents
-    )
+    return RAGResult(query_id=query_id, query=query, gt_answer=gt_answer, response=response, retrieved_context=documents)
 
 
 def compute(results: Sequence[Any]) -> dict[str, dict[str, float]]:

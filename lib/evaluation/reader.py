@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from lib.index.structure import sentences_of
 from lib.platform.bedrock import ConverseClient
 
 _SHORTLIST = 12
+_BATCH = 4
 _LEAST_WORDS = 5
 _USUAL_WORDS = 25
 
@@ -65,16 +66,26 @@ class ExtractiveReader:
             return Answer("")
         lexical = _lexical_scores(query, sentences)
         shortlist = sorted(range(len(sentences)), key=lambda i: (-lexical[i], i))[:_SHORTLIST]
-        vectors = self._embedder.embed_documents([sentences[i].text for i in shortlist])
-        meaning = vectors @ self._embedder.embed_query(query)
-        scored = sorted(
-            ((float(meaning[place]) + lexical[i], i) for place, i in enumerate(shortlist)), key=lambda item: (-item[0], item[1])
-        )
+        meaning = self._similarities(query, {i: sentences[i].text for i in shortlist})
+        scored = sorted(((meaning[i] + lexical[i], i) for i in shortlist), key=lambda item: (-item[0], item[1]))
         if scored[0][0] < self._least_score:
             return Answer("")
         chosen = {i for _, i in scored[: self._max_sentences]}
-        chosen |= {i + 1 for i in chosen if i + 1 < len(sentences) and sentences[i + 1].passage_rank == sentences[i].passage_rank}
+        chosen |= {
+            i + 1 for i in chosen if i + 1 < len(sentences) and sentences[i + 1].passage_rank == sentences[i].passage_rank
+        }
         return Answer(" ".join(sentences[i].text for i in sorted(chosen)))
+
+    def _similarities(self, query: str, texts: Mapping[int, str]) -> dict[int, float]:
+        """Cosine similarity to the question, by the texts' keys; batches of like lengths, so that little is padded."""
+        question = self._embedder.embed_query(query)
+        ordered = sorted(texts, key=lambda key: (len(texts[key]), key))
+        found: dict[int, float] = {}
+        for start in range(0, len(ordered), _BATCH):
+            keys = ordered[start : start + _BATCH]
+            vectors = self._embedder.embed_documents([texts[key] for key in keys])
+            found.update(zip(keys, map(float, vectors @ question), strict=True))
+        return found
 
 
 class BedrockReader:

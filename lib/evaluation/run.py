@@ -40,7 +40,7 @@ _PACKAGES = ("ragchecker", "sentence-transformers", "torch", "tokenizers", "snow
 
 @dataclass(frozen=True)
 class Request:
-    """What is evaluated and how. ``sources`` are those whose documents hold the gold: the candidate's, for its baseline too."""
+    """What is evaluated and how. ``sources`` hold the gold documents: the candidate's, for its baseline too."""
 
     release: Release
     cases: case_files.CaseFile
@@ -96,7 +96,9 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
         connection, release.release_id, release.table, config, embedder, load_reranker(config.rerank.model)
     )
     reader, judge = _models(workspace, request)
-    runs = _answer_all(retriever, reader, cases, request.settings.determinism.max_workers if request.settings.use_bedrock else 1)
+    runs = _answer_all(
+        retriever, reader, cases, request.settings.determinism.max_workers if request.settings.use_bedrock else 1
+    )
     answered = time.monotonic()
     labelled, unscored = _judge_all(judge, runs)
     judged = time.monotonic()

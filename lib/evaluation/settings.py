@@ -147,7 +147,9 @@ def determinism(workspace: Workspace, environ: Mapping[str, str]) -> Determinism
 def prompt_text(name: str) -> str:
     path = _PROMPTS / f"{name}.txt"
     if not path.exists():
-        raise ConfigInvalid(f"no prompt {name!r}", detail=f"known: {', '.join(sorted(p.stem for p in _PROMPTS.glob('*.txt')))}")
+        raise ConfigInvalid(
+            f"no prompt {name!r}", detail=f"known: {', '.join(sorted(p.stem for p in _PROMPTS.glob('*.txt')))}"
+        )
     return path.read_text(encoding="utf-8")
 
 

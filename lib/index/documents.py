@@ -69,7 +69,9 @@ def source_name(folder: Path, given: str | None) -> str:
     """
     name = given or folder.resolve().name
     if not _SOURCE_NAME.match(name):
-        raise ConfigInvalid(f"{name!r} cannot be a source name", hint="letters, digits, dot, dash, underscore: --source NAME")
+        raise ConfigInvalid(
+            f"{name!r} cannot be a source name", hint="letters, digits, dot, dash, underscore: --source NAME"
+        )
     return name
 
 
@@ -98,7 +100,9 @@ def scan_folder(folder: Path, source: str) -> Scan:
     if not documents:
         raise ConfigInvalid(
             f"corpus folder {folder} holds no document",
-            detail=f"{len(skipped)} files skipped: " + "; ".join(f"{name}: {why}" for name, why in skipped[:5]) if skipped else "",
+            detail=f"{len(skipped)} files skipped: " + "; ".join(f"{name}: {why}" for name, why in skipped[:5])
+            if skipped
+            else "",
             hint="put .md or .txt files there",
         )
     return Scan(documents, skipped)

@@ -58,12 +58,13 @@ class SentenceTransformerEmbedder:
         return self._encode([self._document_prompt + text for text in texts])
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        return self._encode([self._query_prompt + text])[0]
+        vector: NDArray[np.float32] = self._encode([self._query_prompt + text])[0]
+        return vector
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         import numpy as np
 
-        vectors = self._model.encode(
+        vectors: NDArray[np.float32] = self._model.encode(
             texts,
             batch_size=max(1, len(texts)),
             normalize_embeddings=True,

@@ -62,9 +62,7 @@ def plan_ingest(documents: Sequence[Document], config: LockedConfig, counter: Co
         repeats[kept].append(
             {"doc_id": row.doc_id, "start": row.span_start, "end": row.span_end, "doc_sha256": row.doc_sha256}
         )
-    rows = [
-        replace(row, duplicates=tuple(repeats[index])) for index, row in enumerate(chunks) if index not in dropped
-    ]
+    rows = [replace(row, duplicates=tuple(repeats[index])) for index, row in enumerate(chunks) if index not in dropped]
     return IngestPlan(rows, len(documents), len(chunks))
 
 

@@ -8,7 +8,7 @@ from lib.config.bounds import MAX_PREFIX_TOKENS
 
 
 def prefix_of(title: str, sections: Sequence[str], kind: str, count: Callable[[str], int]) -> str:
-    """The prefix with its final line end, shortened to ``MAX_PREFIX_TOKENS``: outer sections go first, then the title's end."""
+    """The prefix with its line end, shortened to ``MAX_PREFIX_TOKENS``: outer sections go first, then the title's end."""
     inner = [section for section in sections if section and section != title]
     name = " ".join(title.split())
     while True:

@@ -82,12 +82,13 @@ class LiveRetriever:
         with self._connection:
             route = postgres.one(self._connection, "SELECT * FROM golive.route()")
         assert route is not None, "route() raises where it has no row"
-        if self._current is None or self._current.release_id != route["release_id"]:
+        table = postgres.table_identifier(route["table_schema"], route["table_name"])
+        if self._current is None or (self._current.release_id, self._current.table) != (route["release_id"], table):
             config = LockedConfig.from_dict(route["config"])
             self._current = Retriever(
                 connection=self._connection,
                 release_id=route["release_id"],
-                table=postgres.table_identifier(route["table_schema"], route["table_name"]),
+                table=table,
                 config=config,
                 embedder=load_embedder(self._workspace, config),
                 reranker=load_reranker(config.rerank.model),

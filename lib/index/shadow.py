@@ -92,9 +92,7 @@ def already_sealed(connection: Connection, release: Release, corpus_digest: str)
 def create_chunk_table(connection: Connection, table: sql.Identifier, dimension: int) -> None:
     """Creates a chunk table where it is missing. The caller owns the transaction."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            postgres.compose(__file__, "create_chunk_table", table=table, dimension=sql.Literal(dimension))
-        )
+        cursor.execute(postgres.compose(__file__, "create_chunk_table", table=table, dimension=sql.Literal(dimension)))
 
 
 def build_index(connection: Connection, table: sql.Identifier, name: str, config: LockedConfig) -> None:

@@ -1,1 +1,1 @@
-"""Operations: what happens after a release is live. Monitoring first; alerts, canary, security, tuning have their place here."""
+"""Operations: what happens after a release is live. Monitoring; later alerts, canary, security, tuning."""

@@ -35,7 +35,9 @@ def look(workspace: Workspace, connection: Connection, moment: datetime) -> dict
     queries = _queries(connection, release, moment - timedelta(hours=limits["window_hours"]), limits["min_queries"])
     quality = _quality(connection, release)
     retrieval = _retrieval(connection, release, queries, quality)
-    alerts = judge(limits, config_health, retrieval, quality, release.ingest_stats, queries, str(traffic["state"]) if traffic else "")
+    alerts = judge(
+        limits, config_health, retrieval, quality, release.ingest_stats, queries, str(traffic["state"]) if traffic else ""
+    )
     return {
         "timestamp": timestamp(moment),
         "config_version": config.chunk_version,
@@ -71,7 +73,9 @@ def judge(
     if not retrieval["table_sound"]:
         alert("critical", "table", "the live table is not what was sealed")
     if retrieval["bm25_prefix_leakage"]:
-        alert("critical", "bm25_prefix_leakage", f"{retrieval['bm25_prefix_leakage']} chunks leak their prefix into bm25_text")
+        alert(
+            "critical", "bm25_prefix_leakage", f"{retrieval['bm25_prefix_leakage']} chunks leak their prefix into bm25_text"
+        )
     if retrieval["over_budget_chunks"]:
         alert("critical", "over_budget_chunks", f"{retrieval['over_budget_chunks']} chunks are over the token budget")
     if traffic_state != "open":
@@ -84,12 +88,20 @@ def judge(
             alert("critical", name, f"{value:.3f} is under {floor:g}")
     size = retrieval["avg_snapshot_size"]
     if size is None or size < limits["snapshot_size_floor"]:
-        alert("warning", "avg_snapshot_size", "unknown" if size is None else f"{size:.1f} is under {limits['snapshot_size_floor']:g}")
+        alert(
+            "warning",
+            "avg_snapshot_size",
+            "unknown" if size is None else f"{size:.1f} is under {limits['snapshot_size_floor']:g}",
+        )
     rate = ingest.get("deduplication_rate")
     if rate is None or not limits["deduplication_low"] <= rate <= limits["deduplication_high"]:
         alert("warning", "deduplication_rate", "unknown" if rate is None else f"{rate:.1%} is outside of the usual band")
     if queries["latency_p95_ms"] is not None and queries["latency_p95_ms"] > limits["latency_p95_ms_ceiling"]:
-        alert("warning", "latency_p95_ms", f"{queries['latency_p95_ms']:.0f} ms is over {limits['latency_p95_ms_ceiling']:g} ms")
+        alert(
+            "warning",
+            "latency_p95_ms",
+            f"{queries['latency_p95_ms']:.0f} ms is over {limits['latency_p95_ms_ceiling']:g} ms",
+        )
     drift = queries["rerank_drift"]
     if drift is not None and abs(drift) > limits["rerank_drift_ceiling"]:
         alert("warning", "rerank_drift", f"rerank scores moved by {drift:+.2f} standard deviations")
@@ -112,7 +124,8 @@ def to_text(found: dict[str, Any]) -> str:
         f"  over budget         {retrieval['over_budget_chunks']} chunks",
         f"  deduplication       {shown(found['ingest']['deduplication_rate'], '.1%')}",
         f"  ingest throughput   {shown(found['ingest']['chunks_per_s'], '.1f')} chunks/s",
-        f"  queries             {queries['count']} in {queries['window_hours']:g} h, p50 {shown(queries['latency_p50_ms'], '.0f')} ms,"
+        f"  queries             {queries['count']} in {queries['window_hours']:g} h,"
+        f" p50 {shown(queries['latency_p50_ms'], '.0f')} ms,"
         f" p95 {shown(queries['latency_p95_ms'], '.0f')} ms, rerank drift {shown(queries['rerank_drift'], '+.2f')}",
     ]
     lines += [f"  {alert['level']}: {alert['name']}: {alert['message']}" for alert in found["alerts"]]
@@ -147,7 +160,7 @@ def _quality(connection: Connection, release: Release) -> dict[str, Any]:
     with connection:
         found = postgres.one(
             connection,
-            "SELECT metrics, decided_at, verdict FROM golive.verdicts WHERE release_id = %s ORDER BY verdict_id DESC LIMIT 1",
+            "SELECT metrics, decided_at FROM golive.verdicts WHERE release_id = %s ORDER BY verdict_id DESC LIMIT 1",
             (release.release_id,),
         )
     metrics = found["metrics"] if found else {}

@@ -13,4 +13,6 @@ def record(
 ) -> None:
     """Appends one entry: who did what to ``subject`` and why, from which digest to which. The caller commits."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT golive.audit(%s, %s, %s, %s, %s, %s)", (who(), action, subject, redact(reason), before, after))
+        cursor.execute(
+            "SELECT golive.audit(%s, %s, %s, %s, %s, %s)", (who(), action, subject, redact(reason), before, after)
+        )

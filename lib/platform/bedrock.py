@@ -1,4 +1,4 @@
-"""Bedrock's Converse API behind limits: one request in flight, a request rate, timeouts, retries, and a prompt audit log."""
+"""Bedrock's Converse API behind limits: requests in flight, request rate, timeouts, retries; with a prompt audit log."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ class ConverseClient:
                 self._audit(purpose, prompt, attempt, started, text=text, usage=reply.get("usage"))
                 return text
             except NoCredentialsError as error:
-                raise Unavailable("no AWS credentials", hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret") from error
+                raise Unavailable(
+                    "no AWS credentials", hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+                ) from error
             except ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code", ""))
                 problem = redact(str(error))
@@ -143,7 +145,7 @@ class ConverseClient:
 
     def _pause(self, attempt: int) -> float:
         longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 2))
-        return longest * (0.5 + self._jitter.random() / 2)
+        return float(longest * (0.5 + self._jitter.random() / 2))
 
     def _audit(self, purpose: str, prompt: str, attempt: int, started: float, **outcome: Any) -> None:
         if self._audit_file is None:

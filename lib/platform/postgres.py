@@ -96,8 +96,8 @@ def create_state(connection: Connection) -> None:
             "SELECT array_agg(column_name::text) FROM information_schema.columns"
             " WHERE table_schema = current_schema() AND table_name = 'documents'"
         )
-        columns = cursor.fetchone()[0]
-        if columns and not _DOCUMENT_COLUMNS <= set(columns):
+        columns = (cursor.fetchone() or (None,))[0]
+        if columns and not set(columns) >= _DOCUMENT_COLUMNS:
             raise Refused(
                 "a table named documents is there already, with other columns",
                 detail=f"missing: {', '.join(sorted(_DOCUMENT_COLUMNS - set(columns)))}",
@@ -116,7 +116,7 @@ def require_pgvector(connection: Connection) -> None:
         with connection, connection.cursor() as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
             cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-            version = cursor.fetchone()[0]
+            version = str((cursor.fetchone() or ("0.0",))[0])
     except (psycopg2.errors.UndefinedFile, psycopg2.errors.FeatureNotSupported) as error:
         raise Unavailable("this PostgreSQL has no pgvector", hint="install pgvector 0.7 or newer on the server") from error
     except psycopg2.errors.InsufficientPrivilege as error:
@@ -226,6 +226,10 @@ def translate(error: Exception) -> GoliveError | None:
             "the database role may not do this",
             detail=first_line,
             hint="use a role that may create and write tables, and a server that is not read-only",
+        )
+    if isinstance(error, psycopg2.errors.UndefinedTable):
+        return IntegrityMismatch(
+            "a table that should be there is gone", detail=first_line, hint="make status, make backups"
         )
     if isinstance(error, psycopg2.errors.DataCorrupted):
         return IntegrityMismatch("the database reports corrupted data", detail=first_line)

@@ -169,7 +169,9 @@ def verdict_text(content: dict[str, Any]) -> str:
         found = item["difference"]
         difference = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if found else ""
         status = item["status"] if item["level"] == "block" or item["status"] == "PASS" else "warning"
-        rows.append([item["metric"], _shown(item["value"]), _shown(item["baseline"]), ", ".join(limits), difference, status])
+        rows.append(
+            [item["metric"], _shown(item["value"]), _shown(item["baseline"]), ", ".join(limits), difference, status]
+        )
     counts = content["cases"]
     lines = [text_table(rows)]
     lines += [f"warning: {line}" for line in content["warnings"]]

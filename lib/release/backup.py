@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from lib.index.shadow import create_chunk_table
 from lib.platform import audit, postgres
 from lib.platform.clock import now, timestamp
 from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound
-from lib.platform.files import pretty_json, sha256_file, sync_folder, write_bytes, write_json, write_text, writing
+from lib.platform.files import pretty_json, sha256_file, sync_folder, write_json, write_text, writing
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
 from lib.release import backup_files, receipts, restore_script
@@ -43,7 +42,10 @@ class BackupPlan:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "tables": [{"role": role, "release_id": r.release_id, "table": r.table_name, "rows": r.row_count} for role, r in self.held],
+            "tables": [
+                {"role": role, "release_id": r.release_id, "table": r.table_name, "rows": r.row_count}
+                for role, r in self.held
+            ],
             "restores": {"release_id": self.restores.release_id, "why": self.why},
         }
 
@@ -67,7 +69,8 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
     """Makes, proves and publishes a backup; a killed or failed one leaves nothing that looks like a backup.
 
     Raises:
-        NotFound: there is nothing to back up. IntegrityMismatch: a table is not what was sealed, or the restored copy differs.
+        NotFound: there is nothing to back up.
+        IntegrityMismatch: a table is not what was sealed, or the restored copy differs.
         Unavailable: it cannot be written (disk full, permission).
     """
     started = time.monotonic()
@@ -86,7 +89,7 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
         with writing(folder):
             write_json(folder / backup_files.MANIFEST, manifest)
             sync_folder(folder)
-            os.rename(folder, workspace.backups / backup_id)
+            folder.rename(workspace.backups / backup_id)
             sync_folder(workspace.backups)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -140,7 +143,11 @@ def _write_files(
 
 
 def _lock_and_pin(connection: Connection, plan: BackupPlan) -> str:
-    """Locks every table before the first read (a TRUNCATE in between would read as empty); returns the documents' schema."""
+    """Locks every table before the first read: a TRUNCATE in between would read as empty.
+
+    Returns:
+        the schema in which the documents stand.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL row_security = off; SET LOCAL DateStyle = 'ISO'; SET LOCAL lock_timeout = '10s'")
         for _, release in plan.held:
@@ -149,7 +156,9 @@ def _lock_and_pin(connection: Connection, plan: BackupPlan) -> str:
         for name in _STATE_TABLES:
             cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier("golive", name)))
     found = postgres.one(
-        connection, "SELECT n.nspname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = 'documents'::regclass"
+        connection,
+        "SELECT n.nspname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = 'documents'::regclass",
     )
     assert found is not None
     return str(found["name"])
@@ -180,9 +189,7 @@ def _copy_table(
     }
 
 
-def _copy_documents(
-    connection: Connection, schema: str, folder: Path, files: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+def _copy_documents(connection: Connection, schema: str, folder: Path, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     content = documents_content(connection, schema)
     columns = columns_of(connection, schema, "documents")
     name = "tables/documents.copy.zst"
@@ -268,6 +275,11 @@ def _register(workspace: Workspace, connection: Connection, plan: BackupPlan, ma
         "backup",
         outcome="DONE",
         inputs={"digests": digests},
-        summary={"backup_id": made.backup_id, "bytes": made.bytes, "restores": plan.restores.release_id, "restore_s": made.manifest["proven"]["seconds"]},
+        summary={
+            "backup_id": made.backup_id,
+            "bytes": made.bytes,
+            "restores": plan.restores.release_id,
+            "restore_s": made.manifest["proven"]["seconds"],
+        },
         seconds=seconds,
     )

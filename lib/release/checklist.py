@@ -119,7 +119,9 @@ def _manifest(context: Context) -> tuple[str, str]:
         return "missing", "scripts/eval_manifest_generator.py has not run for this release"
     then = manifest.read(paths[0])
     settings = evaluation_settings.load(context.workspace, use_bedrock=_used_bedrock(context))
-    now = manifest.build(context.workspace, context.connection, context.release, cases_path=context.cases_path, settings=settings)
+    now = manifest.build(
+        context.workspace, context.connection, context.release, cases_path=context.cases_path, settings=settings
+    )
     changed = [item["field"] for item in manifest.differences(then, now) if item["field"] != "code.git_dirty"]
     if changed:
         return "failed", f"changed since: {', '.join(changed[:5])}"
@@ -153,7 +155,8 @@ def _concurrency(context: Context) -> tuple[str, str]:
     found = evaluation_settings.load(context.workspace).determinism
     problems = [problem for problem in found.problems() if problem.startswith(("MAX_WORKERS", "BEDROCK"))]
     evidence = (
-        f"{found.max_workers} workers, {found.bedrock_max_in_flight} in flight, {found.bedrock_requests_per_second:g} requests/s,"
+        f"{found.max_workers} workers, {found.bedrock_max_in_flight} in flight,"
+        f" {found.bedrock_requests_per_second:g} requests/s,"
         f" {found.bedrock_call_timeout_s:g} s a call, {found.bedrock_text_timeout_s:g} s for text"
     )
     return ("failed", "; ".join(problems)) if problems else ("checked", evidence)
@@ -206,5 +209,3 @@ CHECKS: dict[str, Callable[[Context], tuple[str, str]]] = {
     "baselines": _baselines,
     "audit_log": _audit,
 }
-
-

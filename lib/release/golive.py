@@ -174,7 +174,10 @@ def _run_script(step: Step, options: Options, shared: Mapping[str, str]) -> int:
     """Runs a step's script with the lease shared; it ends with this process, however that ends."""
     command = [sys.executable, str(_SCRIPTS / step.script), *step.arguments(options)]
     process = subprocess.Popen(
-        command, env={**os.environ, **shared}, stdout=sys.stderr, preexec_fn=_end_with_parent if sys.platform == "linux" else None
+        command,
+        env={**os.environ, **shared},
+        stdout=sys.stderr,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
     try:
         code = process.wait()
@@ -211,13 +214,17 @@ def to_text(outcome: Outcome) -> str:
     """How far the run got, in words."""
     if outcome.unchanged:
         return f"nothing to do: {outcome.release_id} is live and sound; config and documents are as released"
-    lines = [f"  {step.name:<9} {step.state}" + (f" (exit {step.exit_code})" if step.exit_code else "") for step in outcome.steps]
+    lines = [
+        f"  {step.name:<9} {step.state}" + (f" (exit {step.exit_code})" if step.exit_code else "") for step in outcome.steps
+    ]
     if outcome.report:
         lines.append(f"report: {outcome.report}")
     if outcome.exit_code == 0 and outcome.live_after == outcome.release_id:
         lines.append(f"live: {outcome.release_id} (before: {outcome.live_before or 'nothing'})")
         lines.append(f"undo: make rollback BACKUP={outcome.backup_id}")
     else:
-        lines.append(f"not live: {outcome.release_id or 'nothing was locked'}; live is still {outcome.live_after or 'nothing'}")
+        lines.append(
+            f"not live: {outcome.release_id or 'nothing was locked'}; live is still {outcome.live_after or 'nothing'}"
+        )
         lines.append("make golive goes on from here")
     return "\n".join(lines)

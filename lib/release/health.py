@@ -51,12 +51,12 @@ def overall(checks: list[Check]) -> str:
 
 
 def to_text(checks: list[Check]) -> str:
-    return text_table([["gate", "status", "seconds", "evidence"]] + [[c.name, c.status, f"{c.seconds:.2f}", c.evidence] for c in checks])
+    return text_table(
+        [["gate", "status", "seconds", "evidence"]] + [[c.name, c.status, f"{c.seconds:.2f}", c.evidence] for c in checks]
+    )
 
 
-def check_all(
-    workspace: Workspace, connection: Connection, release: Release, settings: EvaluationSettings
-) -> list[Check]:
+def check_all(workspace: Workspace, connection: Connection, release: Release, settings: EvaluationSettings) -> list[Check]:
     """All six gates, in the order in which a person would look."""
     return [
         check_environment(workspace, settings),
@@ -81,13 +81,20 @@ def _timed(name: str, look: Callable[[], tuple[bool, str]]) -> Check:
     except Exception as error:  # a gate that cannot look is an ERROR with its reason, whatever the reason is
         known = translate(error)
         status = "ERROR"
-        evidence = " ".join(filter(None, (known.message, known.detail, known.hint))) if known else f"{type(error).__name__}: {error}"
+        evidence = (
+            " ".join(filter(None, (known.message, known.detail, known.hint)))
+            if known
+            else f"{type(error).__name__}: {error}"
+        )
     return Check(name, status, redact(evidence), round(time.monotonic() - started, 3))
 
 
 def _environment(workspace: Workspace, settings: EvaluationSettings) -> tuple[bool, str]:
     problems = settings.determinism.problems()
-    changed = [f"{name}={now} in the environment, {file} in the file" for name, (file, now) in overridden(workspace, os.environ).items()]
+    changed = [
+        f"{name}={now} in the environment, {file} in the file"
+        for name, (file, now) in overridden(workspace, os.environ).items()
+    ]
     if problems:
         return False, "; ".join(problems + changed)
     found = settings.determinism
@@ -129,9 +136,7 @@ def _index(connection: Connection, release: Release) -> tuple[bool, str]:
             " JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw' AND i.indrelid = to_regclass(%s)",
             (postgres.quoted_name(release.table_schema, release.table_name),),
         )
-        unweighted = postgres.one(
-            connection, postgres.compose(__file__, "count_unweighted", table=release.table)
-        )
+        unweighted = postgres.one(connection, postgres.compose(__file__, "count_unweighted", table=release.table))
         documents_now = corpus_digest(connection, release.locked_config.sources)
     assert unweighted is not None
     problems = []
@@ -153,7 +158,9 @@ def _token_budget(connection: Connection, release: Release) -> tuple[bool, str]:
     config = release.locked_config
     budget = min(TOKEN_BUDGET, config.embedder_max_sequence_length) - SPECIAL_TOKENS
     with connection:
-        found = postgres.one(connection, postgres.compose(__file__, "token_budget", table=release.table), {"budget": budget})
+        found = postgres.one(
+            connection, postgres.compose(__file__, "token_budget", table=release.table), {"budget": budget}
+        )
     assert found is not None
     evidence = f"{found['over']} of {found['rows']} chunks over {budget} tokens; the longest has {found['longest']}"
     return found["over"] == 0 and found["rows"] > 0, evidence
@@ -163,12 +170,14 @@ def _prefix_leakage(connection: Connection, release: Release) -> tuple[bool, str
     if release.locked_config.prefix_policy != "A":
         return True, "prefix policy B puts the prefix into bm25_text on purpose"
     found = leakage(connection, release)
-    evidence = f"{found['leaking']} of {found['rows']} rows differ from their source span, {found['stale']} could not be compared"
+    evidence = (
+        f"{found['leaking']} of {found['rows']} rows differ from their source span, {found['stale']} could not be compared"
+    )
     return found["leaking"] == 0 and found["stale"] == 0 and found["rows"] > 0, evidence
 
 
 def leakage(connection: Connection, release: Release) -> dict[str, int]:
-    """``{rows, leaking, stale}`` over every row; stale rows' documents have changed since, so there is nothing to compare."""
+    """``{rows, leaking, stale}`` over every row; the documents of stale rows have changed since."""
     with connection:
         found = postgres.one(connection, postgres.compose(__file__, "prefix_leakage", table=release.table))
     assert found is not None

@@ -22,7 +22,9 @@ def preview(workspace: Workspace, connection: Connection) -> dict[str, Any]:
     release, documents, digest = _read(workspace, connection)
     if shadow.already_sealed(connection, release, digest):
         return _outcome(release, reused=True, applied=False)
-    plan = plan_ingest(documents, release.locked_config, TokenCounter(locked_files(workspace, release.locked_config).folder))
+    plan = plan_ingest(
+        documents, release.locked_config, TokenCounter(locked_files(workspace, release.locked_config).folder)
+    )
     return {**_outcome(release, reused=False, applied=False), **_plan_stats(plan), "rows": len(plan.rows)}
 
 
@@ -58,7 +60,12 @@ def ingest(workspace: Workspace, connection: Connection) -> dict[str, Any]:
         "ingest",
         outcome="DONE",
         inputs={"config_hash": sealed.config_hash, "corpus_digest": digest},
-        summary={"table": sealed.table_name, "rows": sealed.row_count, "digest": sealed.content_digest, **sealed.ingest_stats},
+        summary={
+            "table": sealed.table_name,
+            "rows": sealed.row_count,
+            "digest": sealed.content_digest,
+            **sealed.ingest_stats,
+        },
         seconds=time.monotonic() - started,
     )
     return _outcome(sealed, reused=False, applied=True)

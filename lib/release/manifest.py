@@ -58,7 +58,9 @@ def build(
         "ingest_run_id": config.ingest_run_id,
         "config_hash": config.config_hash,
         "config_digest": config.digest,
-        "chunking": {name: getattr(config, name) for name in ("chunk_size", "overlap_ratio", "jaccard_threshold", "prefix_policy")},
+        "chunking": {
+            name: getattr(config, name) for name in ("chunk_size", "overlap_ratio", "jaccard_threshold", "prefix_policy")
+        },
         "models": {
             "embedder": {
                 "id": config.embedder_name,

@@ -30,9 +30,7 @@ class Request:
     lessons_window: int
 
 
-def measure(
-    workspace: Workspace, connection: Connection, settings: EvaluationSettings, request: Request
-) -> dict[str, Any]:
+def measure(workspace: Workspace, connection: Connection, settings: EvaluationSettings, request: Request) -> dict[str, Any]:
     """Evaluates a sealed release into ``outdir/<release_id>`` and returns what was measured.
 
     Raises:
@@ -53,7 +51,11 @@ def measure(
         audit_file=folder / "prompt_audit.jsonl",
     )
     evaluation = run.evaluate(workspace, connection, asked, folder)
-    found: dict[str, Any] = {"release_id": release.release_id, "folder": workspace.show(folder.resolve()), **evaluation.summary}
+    found: dict[str, Any] = {
+        "release_id": release.release_id,
+        "folder": workspace.show(folder.resolve()),
+        **evaluation.summary,
+    }
     if request.lessons_scope:
         seen = _last_evaluations(connection, request)
         found["lessons"] = lessons.learn(seen, request.lessons_scope)
@@ -82,7 +84,9 @@ def _release(workspace: Workspace, connection: Connection, release_id: str | Non
 
 def _last_evaluations(connection: Connection, request: Request) -> list[tuple[str, list[dict[str, Any]]]]:
     """The newest evaluations below ``outdir``, oldest first, each with its config's profile."""
-    folders = sorted(request.outdir.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)[-request.lessons_window :]
+    folders = sorted(request.outdir.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)[
+        -request.lessons_window :
+    ]
     found = []
     for path in folders:
         try:

@@ -24,8 +24,17 @@ def metrics_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
             if limit is not None:
                 axes.plot([limit, limit], [place - 0.3, place + 0.3], color=_OTHER, linewidth=2, zorder=2)
         if item["baseline"] is not None:
-            axes.plot([item["baseline"]], [place], "o", markerfacecolor="white", markeredgecolor=_INK, markersize=8, zorder=3)
-        axes.plot([item["value"]], [place], "o" if good else "X", color=_INK if good else _BAD, markersize=6 if good else 8, zorder=4)
+            axes.plot(
+                [item["baseline"]], [place], "o", markerfacecolor="white", markeredgecolor=_INK, markersize=8, zorder=3
+            )
+        axes.plot(
+            [item["value"]],
+            [place],
+            "o" if good else "X",
+            color=_INK if good else _BAD,
+            markersize=6 if good else 8,
+            zorder=4,
+        )
     axes.set_yticks(range(len(rates)), [item["metric"] for item in reversed(rates)])
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("filled: this release, hollow: baseline, upright tick: floor or ceiling, cross: missed")

@@ -54,7 +54,9 @@ class Promotion:
             return f"{self.release_id} is live already; nothing changed"
         lines = [f"  {'holds' if c.holds else 'FAILS'}  {c.name}: {c.found}" for c in self.conditions]
         verb = "promoted" if self.applied else "would promote" if all(c.holds for c in self.conditions) else "would refuse"
-        return "\n".join([*lines, f"{verb}: {self.before or 'nothing'} -> {self.release_id} (generation {self.generation})"])
+        return "\n".join(
+            [*lines, f"{verb}: {self.before or 'nothing'} -> {self.release_id} (generation {self.generation})"]
+        )
 
 
 def promote_active(workspace: Workspace, *, dry_run: bool = False) -> Promotion:
@@ -137,7 +139,9 @@ def _evidence(workspace: Workspace, release: Release) -> dict[str, Any]:
         content = read_json(path, "verdict")
         return {"content": content, "verdict_digest": digest_of(content)}
     except GoliveError as error:
-        raise Refused(f"{release.release_id} has no verdict", hint="scripts/production_evaluation.py --skip-ingest") from error
+        raise Refused(
+            f"{release.release_id} has no verdict", hint="scripts/production_evaluation.py --skip-ingest"
+        ) from error
 
 
 def _conditions(
@@ -157,7 +161,11 @@ def _conditions(
     recorded = verdict or {}
 
     def same(name: str, now: str | None, then: str | None) -> Condition:
-        return Condition(name, now == then and now is not None, f"{_short(now)}" if now == then else f"{_short(then)} was evaluated, {_short(now)} is there")
+        return Condition(
+            name,
+            now == then and now is not None,
+            f"{_short(now)}" if now == then else f"{_short(then)} was evaluated, {_short(now)} is there",
+        )
 
     return [
         Condition("release", release.state == "sealed", f"its state is {release.state}"),
@@ -166,11 +174,15 @@ def _conditions(
         same("config hash", release.locked_config.config_hash, recorded.get("config_hash")),
         same("config file", store.read_active(workspace).digest, release.locked_config.digest),
         same("documents", corpus_digest(connection, release.locked_config.sources), release.corpus_digest),
-        _attempt("cases digest", lambda: same("cases digest", _cases_digest(workspace, evidence), recorded.get("cases_digest"))),
+        _attempt(
+            "cases digest", lambda: same("cases digest", _cases_digest(workspace, evidence), recorded.get("cases_digest"))
+        ),
         same("gates", digest_of(load_gates(workspace)), recorded.get("gates_digest")),
         same("verdict file", evidence["verdict_digest"], recorded.get("verdict_digest")),
         Condition("verdict", recorded.get("verdict") == "PASS", str(recorded.get("verdict", "none"))),
-        Condition("baseline", recorded.get("baseline") == live, f"compared with {recorded.get('baseline')}, live is {live}"),
+        Condition(
+            "baseline", recorded.get("baseline") == live, f"compared with {recorded.get('baseline')}, live is {live}"
+        ),
         backup_condition(workspace, connection, release, pointer.release),
         _attempt("checklist", lambda: _checklist(workspace, release)),
     ]
@@ -210,4 +222,3 @@ def _checklist(workspace: Workspace, release: Release) -> Condition:
 
 def _short(digest: str | None) -> str:
     return digest[:12] if digest else "none"
-

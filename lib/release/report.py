@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class _Page:
     generation: int
     baseline: Release | None
     verdict: dict[str, Any] | None
-    receipts: dict[str, receipts.Receipt]
+    receipts: dict[str, receipts.Receipt | None]
     run: dict[str, Any]
     losses: list[dict[str, Any]]
 
@@ -62,7 +62,7 @@ def _gather(workspace: Workspace, connection: Connection, release_id: str) -> _P
         baseline_id = verdict.get("baseline_release") if verdict else None
         baseline = find_release(connection, baseline_id) if baseline_id else _live_before(connection, release_id)
     names = ("ingest", "manifest", "health", "evaluate", "backup", "validate", "promote")
-    found = {name: receipt for name in names if (receipt := receipts.read(workspace, release_id, name))}
+    found = {name: receipts.read(workspace, release_id, name) for name in names}
     return _Page(
         release=release,
         live=pointer.release.release_id if pointer.release else None,
@@ -103,22 +103,38 @@ def _losses(folder: Path) -> list[dict[str, Any]]:
 
 
 def _config_changes(release: Release, baseline: Release | None) -> list[dict[str, Any]]:
-    """Every setting, with what the release before it had."""
-    now, then = release.config, baseline.config if baseline else {}
-    rows = []
+    """Every setting, with what the release before it had; the changed ones first."""
+    now = _settings(release)
+    then = _settings(baseline) if baseline else {}
+    rows = [
+        {"name": name, "now": value, "then": then.get(name), "changed": bool(baseline) and then.get(name) != value}
+        for name, value in now.items()
+    ]
+    return sorted(rows, key=lambda row: not row["changed"])
+
+
+def _settings(release: Release) -> dict[str, Any]:
+    """The compared settings under dotted names, in the order of the config."""
+    values = asdict(release.locked_config)
+    found: dict[str, Any] = {}
     for name in _COMPARED:
-        for key, value in now[name].items() if isinstance(now[name], dict) else [("", now[name])]:
-            before = (then.get(name) or {}).get(key) if key else then.get(name)
-            label = f"{name}.{key}" if key else name
-            rows.append({"name": label, "now": value, "then": before if baseline else None, "changed": bool(baseline) and before != value})
-    return rows
+        value = values[name]
+        if isinstance(value, dict):
+            found.update({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            found[name] = ", ".join(value) if isinstance(value, tuple) else value
+    return found
 
 
 def _render(page: _Page) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["size"] = lambda value: f"{value / 1e6:.1f} MB"
@@ -151,7 +167,9 @@ def _state(page: _Page) -> dict[str, str]:
     if verdict in ("FAIL", "INCONCLUSIVE", "ERROR") and (stopped is None or stopped["name"] == "evaluate"):
         return {"word": verdict, "kind": "bad", "why": "not promoted; what was live still answers queries"}
     if stopped:
-        return {"word": "STOPPED", "kind": "bad", "why": f"at the step {stopped['name']} (exit {stopped['exit_code']}); not promoted"}
+        return {
+            "word": "STOPPED",
+            "kind": "bad",
+            "why": f"at the step {stopped['name']} (exit {stopped['exit_code']}); not promoted",
+        }
     return {"word": "NOT LIVE", "kind": "bad", "why": "not promoted; what was live still answers queries"}
-
-

@@ -27,8 +27,8 @@ from lib.platform.workspace import Workspace
 from lib.release import backup_files
 from lib.release.backup_files import Backup
 from lib.release.promotion import move_pointer
-from lib.release.tables import text_table
 from lib.release.table_copies import copy_in, documents_content
+from lib.release.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class RestorePlan:
             "move pointer": f"{self.table} stands with the right digest: only the pointer moves",
             "load table": f"load {self.rows} rows into the new table {self.table}, prove them, move the pointer",
         }[self.action]
-        return f"backup {self.backup_id} -> release {self.release_id}: {step}\n  live now: {self.live_now}\n  documents: {self.documents}"
+        head = f"backup {self.backup_id} -> release {self.release_id}: {step}"
+        return f"{head}\n  live now: {self.live_now}\n  documents: {self.documents}"
 
 
 def plan_restore(connection: Connection, backup: Backup, release_id: str | None = None) -> RestorePlan:
@@ -85,7 +86,7 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
 
 
 def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, plan: RestorePlan) -> dict[str, Any]:
-    """Carries out a plan; killed anywhere and planned again, it completes what is missing.
+    """Carries out a plan: the new table and the pointer's move are one transaction, so a kill leaves old or new.
 
     Returns:
         ``{release_id, table, rows, digest, generation, seconds, pointer_ms}``, read back from the database.
@@ -97,19 +98,25 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
     _restore_state(connection, backup, plan)
     if plan.action == "load table":
         backup_files.verify_files(backup)
-        _load(connection, backup, plan)
-    moving = time.monotonic()
     with connection:
+        if plan.action == "load table":
+            _load(connection, backup, plan)
+        moving = time.monotonic()
         pointer = read_pointer(connection, lock=True)
         release = get_release(connection, plan.release_id)
-        if pointer.release is None or pointer.release.release_id != plan.release_id:
+        if plan.action != "nothing":
             move_pointer(connection, pointer, release, f"restore of backup {backup.backup_id}", "rolled_back")
     pointer_ms = (time.monotonic() - moving) * 1000
     with connection:
         pointer = read_pointer(connection)
         release = get_release(connection, plan.release_id)
         content = content_of(connection, release.table_schema, release.table_name)
-    if pointer.release is None or pointer.release.release_id != plan.release_id or content is None or content.digest != plan.digest:
+    if (
+        pointer.release is None
+        or pointer.release.release_id != plan.release_id
+        or content is None
+        or content.digest != plan.digest
+    ):
         raise IntegrityMismatch("the restored state does not read back as planned", hint="scripts/validate_rollback.py")
     config = release.locked_config
     store.write_history(workspace, config)
@@ -142,7 +149,9 @@ def _compare_documents(connection: Connection, backup: Backup) -> str:
         return "the same as in the backup"
     if not there.row_count:
         return f"none are there: {backup.manifest['documents']['rows']} will be loaded"
-    return f"{there.row_count} are there and differ from the backup's {backup.manifest['documents']['rows']}: left as they are"
+    return (
+        f"{there.row_count} are there and differ from the backup's {backup.manifest['documents']['rows']}: left as they are"
+    )
 
 
 def _restore_state(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
@@ -169,9 +178,9 @@ def _restore_state(connection: Connection, backup: Backup, plan: RestorePlan) ->
 
 
 def _load(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
-    """Loads, proves, indexes and seals the new table in one transaction, which also makes it the release's table."""
+    """Loads, proves, indexes and seals the new table and makes it the release's table. The caller owns the transaction."""
     entry = backup.table_of(plan.release_id)
-    with connection, connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         release = get_release(connection, plan.release_id)
         schema = _schema(connection)
         table = postgres.table_identifier(schema, plan.table)
@@ -243,7 +252,11 @@ def _files_agree(workspace: Workspace, config: LockedConfig) -> dict[str, Any]:
         active = store.read_active(workspace)
     except GoliveError as error:
         return {"name": "config files", "holds": False, "found": error.message}
-    return {"name": "config files", "holds": active == config.in_production(True), "found": f"active config is {active.chunk_version}"}
+    return {
+        "name": "config files",
+        "holds": active == config.in_production(True),
+        "found": f"active config is {active.chunk_version}",
+    }
 
 
 def listing(workspace: Workspace) -> list[dict[str, Any]]:
@@ -288,7 +301,13 @@ def listing_text(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row["usable"]:
             made = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
-            cells = [age(made, now()), f"{row['bytes'] / 1e6:.1f} MB", row["restores"], str(row["rows"]), f"yes, in {row['restore_s']:.2f} s"]
+            cells = [
+                age(made, now()),
+                f"{row['bytes'] / 1e6:.1f} MB",
+                row["restores"],
+                str(row["rows"]),
+                f"yes, in {row['restore_s']:.2f} s",
+            ]
         else:
             cells = ["", "", "", "", f"UNUSABLE: {row['problem']}"]
         table.append([row["backup_id"], *cells])

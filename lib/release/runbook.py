@@ -18,7 +18,8 @@ prefix policy {prefix_policy}, embedder {embedder}. Every command is pasted into
 ```sh
 cd {root}
 source configs/deterministic_evaluation.env
-export CHUNK_SIZE={chunk_size} OVERLAP_RATIO={overlap_ratio} JACCARD_THRESHOLD={jaccard_threshold} PREFIX_POLICY={prefix_policy}
+export CHUNK_SIZE={chunk_size} OVERLAP_RATIO={overlap_ratio}
+export JACCARD_THRESHOLD={jaccard_threshold} PREFIX_POLICY={prefix_policy}
 export CHUNK_VERSION={chunk_version} INGEST_RUN_ID={release_id}
 ```
 

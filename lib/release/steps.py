@@ -70,11 +70,7 @@ def _ingest_holds(context: Context) -> bool:
     with context.connection:
         content = content_of(context.connection, release.table_schema, release.table_name)
         documents = corpus_digest(context.connection, release.locked_config.sources)
-    return (
-        content is not None
-        and content.digest == release.content_digest
-        and documents == release.corpus_digest
-    )
+    return content is not None and content.digest == release.content_digest and documents == release.corpus_digest
 
 
 def _manifest_holds(context: Context) -> bool:

@@ -63,11 +63,20 @@ def check_live(connection: Connection) -> dict[str, Any]:
     if release is None:
         raise NotFound("no release is live", hint="make golive, or make rollback BACKUP=id")
     if content is None or content.digest != release.content_digest:
-        found = "the table is gone" if content is None else f"{content.row_count} rows are there, {release.row_count} were sealed"
+        found = (
+            "the table is gone"
+            if content is None
+            else f"{content.row_count} rows are there, {release.row_count} were sealed"
+        )
         raise IntegrityMismatch(
             f"live release {release.release_id} is damaged", detail=found, hint="make backups, then make rollback BACKUP=id"
         )
-    return {"release_id": release.release_id, "table": release.table_name, "rows": content.row_count, "digest": content.digest}
+    return {
+        "release_id": release.release_id,
+        "table": release.table_name,
+        "rows": content.row_count,
+        "digest": content.digest,
+    }
 
 
 def _change(connection: Connection, state: str, reason: str) -> Traffic:
