@@ -29,11 +29,11 @@ def main() -> int:
 
     workspace = Workspace.find()
     chosen = steps.find(args.steps)
-    locking.read_candidate(workspace)
+    candidate = locking.read_candidate(workspace)
+    asked = golive.read_input(workspace, corpus=args.corpus, cases=args.cases)
     with database(workspace, "golive", write=True) as connection:
-        options = golive.options_for(
-            workspace, connection, corpus=args.corpus, cases=args.cases, use_bedrock=args.use_bedrock
-        )
+        sources = candidate.layered.values["sources"]
+        options = golive.options_for(workspace, connection, asked, sources, args.use_bedrock)
         outcome = golive.run(workspace, connection, options, chosen)
     cli.emit(args, outcome.to_dict(), golive.to_text(outcome))
     return outcome.exit_code

@@ -76,6 +76,8 @@ def _expectation(problem: Any) -> str:
         "minItems": f"needs at least {limit} entries",
         "uniqueItems": "has an entry twice",
     }
+    if problem.validator in ("minItems", "uniqueItems", "minLength"):
+        return words[problem.validator]
     return f"{words.get(problem.validator, problem.message)}, not {got}"
 
 

@@ -111,8 +111,8 @@ def judge(
 def to_text(found: dict[str, Any]) -> str:
     retrieval, quality, queries = found["retrieval_health"], found["quality"], found["queries"]
 
-    def shown(value: float | None, form: str = ".3f") -> str:
-        return "no data" if value is None else format(value, form)
+    def shown(value: float | None, form: str = ".3f", unit: str = "") -> str:
+        return "no data" if value is None else format(value, form) + unit
 
     lines = [
         f"{'healthy' if found['overall_healthy'] else 'UNHEALTHY'}: {found['release_id']} at {found['timestamp']}",
@@ -125,8 +125,8 @@ def to_text(found: dict[str, Any]) -> str:
         f"  deduplication       {shown(found['ingest']['deduplication_rate'], '.1%')}",
         f"  ingest throughput   {shown(found['ingest']['chunks_per_s'], '.1f')} chunks/s",
         f"  queries             {queries['count']} in {queries['window_hours']:g} h,"
-        f" p50 {shown(queries['latency_p50_ms'], '.0f')} ms,"
-        f" p95 {shown(queries['latency_p95_ms'], '.0f')} ms, rerank drift {shown(queries['rerank_drift'], '+.2f')}",
+        f" p50 {shown(queries['latency_p50_ms'], '.0f', ' ms')},"
+        f" p95 {shown(queries['latency_p95_ms'], '.0f', ' ms')}, rerank drift {shown(queries['rerank_drift'], '+.2f')}",
     ]
     lines += [f"  {alert['level']}: {alert['name']}: {alert['message']}" for alert in found["alerts"]]
     return "\n".join(lines)

@@ -61,27 +61,42 @@ class Outcome:
         return asdict(self)
 
 
-def options_for(
-    workspace: Workspace, connection: Connection, *, corpus: str | None, cases: str | None, use_bedrock: bool
-) -> Options:
-    """Resolves what was asked for, and refuses what cannot be before anything is changed.
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for, read from files and checked before anything is touched."""
 
-    Without a corpus the bundled one is taken on the embedded database; a database that already has documents is indexed as
-    it stands.
+    cases: case_files.CaseFile
+    folder: Path | None
+    source: str
+
+
+def read_input(workspace: Workspace, *, corpus: str | None, cases: str | None) -> Asked:
+    """Reads the corpus folder and the cases, and finds every quote.
+
+    Without a corpus the bundled one is taken; a database of one's own is indexed as it stands, once it has documents.
+
+    Raises:
+        NotFound, ConfigInvalid: a folder, a file, a case or a quote.
     """
-    cases_path = Path(cases) if cases else workspace.default_cases
-    case_files.load(cases_path)
-    folder: Path | None = Path(corpus) if corpus else workspace.default_corpus
+    file = case_files.load(Path(cases) if cases else workspace.default_cases)
     if corpus is None and os.environ.get("DATABASE_URL"):
-        with connection:
-            found = postgres.one(connection, "SELECT EXISTS (SELECT FROM documents) AS some")
-        if found and found["some"]:
-            folder = None
-    if folder is None:
-        return Options(None, "", cases_path.resolve(), use_bedrock)
-    source = documents.source_name(folder, None)
-    documents.scan_folder(folder, source)
-    return Options(folder.resolve(), source, cases_path.resolve(), use_bedrock)
+        return Asked(file, None, "")
+    return _with_folder(file, Path(corpus) if corpus else workspace.default_corpus)
+
+
+def options_for(
+    workspace: Workspace, connection: Connection, asked: Asked, sources: list[str], use_bedrock: bool
+) -> Options:
+    """What the steps are run with; the bundled corpus goes into a database that has no documents yet."""
+    if asked.folder is not None:
+        return Options(asked.folder, asked.source, asked.cases.path.resolve(), use_bedrock)
+    with connection:
+        standing = documents.read_documents(connection, sources)
+    if standing:
+        case_files.resolve(asked.cases, standing, sources)
+        return Options(None, "", asked.cases.path.resolve(), use_bedrock)
+    bundled = _with_folder(asked.cases, workspace.default_corpus)
+    return Options(bundled.folder, bundled.source, asked.cases.path.resolve(), use_bedrock)
 
 
 def run(workspace: Workspace, connection: Connection, options: Options, steps: list[Step]) -> Outcome:
@@ -100,6 +115,12 @@ def run(workspace: Workspace, connection: Connection, options: Options, steps: l
     if outcome.release_id and not outcome.unchanged:
         _write_evidence(workspace, connection, outcome)
     return outcome
+
+
+def _with_folder(cases: case_files.CaseFile, folder: Path) -> Asked:
+    source = documents.source_name(folder, None)
+    case_files.resolve(cases, documents.scan_folder(folder, source).documents, [source])
+    return Asked(cases, folder.resolve(), source)
 
 
 def _run_steps(

@@ -13,12 +13,14 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
+from lib.config import embedder_files, store
 from lib.config.bounds import SPECIAL_TOKENS, TOKEN_BUDGET
 from lib.config.locked_config import LockedConfig
 from lib.evaluation import run
 from lib.evaluation.settings import EvaluationSettings, overridden
 from lib.index.documents import corpus_digest
-from lib.index.embedder import load_embedder
+from lib.index.embedder import load_embedder, sentence_transformer
+from lib.index.fusion import Candidate
 from lib.index.releases import Release
 from lib.index.rerank import load_reranker
 from lib.index.seal import content_of
@@ -29,6 +31,7 @@ from lib.platform.workspace import Workspace
 from lib.release.tables import text_table
 
 _UNIT_LENGTH_TOLERANCE = 1e-3
+_PROBE = Candidate("probe", "probe", 0, 7, "A probe.", "A probe.", 3, 3, "", (), 1, 1, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,11 @@ def _timed(name: str, look: Callable[[], tuple[bool, str]]) -> Check:
 
 
 def _environment(workspace: Workspace, settings: EvaluationSettings) -> tuple[bool, str]:
-    problems = settings.determinism.problems()
     changed = [
         f"{name}={now} in the environment, {file} in the file"
         for name, (file, now) in overridden(workspace, os.environ).items()
     ]
+    problems = [*settings.determinism.problems(), *_other_release(workspace)]
     if problems:
         return False, "; ".join(problems + changed)
     found = settings.determinism
@@ -103,6 +106,19 @@ def _environment(workspace: Workspace, settings: EvaluationSettings) -> tuple[bo
         f" {found.bedrock_requests_per_second:g} requests/s"
     )
     return True, "; ".join([evidence, *changed])
+
+
+def _other_release(workspace: Workspace) -> list[str]:
+    """Whether ``CHUNK_VERSION`` or ``INGEST_RUN_ID``, where they are set, name another release than the active one."""
+    if not store.active_path(workspace).exists():
+        return []
+    active = store.read_active(workspace)
+    expected = {"CHUNK_VERSION": active.chunk_version, "INGEST_RUN_ID": active.ingest_run_id}
+    return [
+        f"{name}={os.environ[name]} in the environment, the active config is {value}"
+        for name, value in expected.items()
+        if os.environ.get(name, value) != value
+    ]
 
 
 def _database(connection: Connection) -> tuple[bool, str]:
@@ -188,17 +204,23 @@ def _models(workspace: Workspace, config: LockedConfig, settings: EvaluationSett
     """A real call to every model that the config and the evaluation name."""
     import numpy as np
 
-    vector = load_embedder(workspace, config).embed_query("Does the embedder answer?")
+    question = "Does the model answer?"
+    vector = load_embedder(workspace, config).embed_query(question)
     length = float(np.linalg.norm(vector))
     if abs(length - 1) > _UNIT_LENGTH_TOLERANCE:
         return False, f"the embedder {config.embedder_name} gave a vector of length {length:.3f}, not 1"
-    called = [f"{config.embedder_name} gave {len(vector)} dimensions"]
     reranker = load_reranker(config.rerank.model)
-    called.append(f"reranker {reranker.name} loads")
+    (score,) = reranker.score(question, [_PROBE])
+    called = [
+        f"{config.embedder_name} gave {len(vector)} dimensions",
+        f"reranker {reranker.name} gave {score:.3f}",
+    ]
     if settings.use_bedrock:
         for client in run.bedrock_clients(settings, None):
             client.complete("Reply with the word: ready", purpose="health gate")
             called.append(f"{client.model_id} replied")
     else:
-        called.append("reader and judge run offline")
+        reader = embedder_files.find(workspace, settings.values["reader"]["embedder"])
+        sentence_transformer(reader).embed_query(question)
+        called.append(f"the offline reader's {reader.name} answered; the offline judge needs no model")
     return True, "; ".join(called)

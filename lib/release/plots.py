@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _INK, _OTHER, _GRID = "#14532d", "#b45309", "#d4d4d8"
 _BAD = "#b91c1c"
 _SALT = "golive"
+_ID = re.compile(r'(\bid="|href="#|url\(#)')
 
 
 def metrics_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -38,7 +40,7 @@ def metrics_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
     axes.set_yticks(range(len(rates)), [item["metric"] for item in reversed(rates)])
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("filled: this release, hollow: baseline, upright tick: floor or ceiling, cross: missed")
-    return _svg(figure)
+    return _svg(figure, "metrics")
 
 
 def timings_svg(timings: Sequence[tuple[str, float]]) -> str:
@@ -52,7 +54,7 @@ def timings_svg(timings: Sequence[tuple[str, float]]) -> str:
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, max(values) * 1.15)
     axes.set_xlabel("seconds")
-    return _svg(figure)
+    return _svg(figure, "timings")
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -70,9 +72,12 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
-    """The figure's ``<svg>`` element; hidden from screen readers, because a table beside it says the same."""
+def _svg(figure: Any, name: str) -> str:
+    """The figure's ``<svg>`` element, its ids prefixed with ``name`` because several plots share a page.
+
+    It is hidden from screen readers: a table beside it says the same.
+    """
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = stream.getvalue()
+    figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True)
+    text = _ID.sub(rf"\1{name}-", stream.getvalue())
     return text[text.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)

@@ -1,0 +1,186 @@
+"""What the tests of the index share: the real tokenizer, the bundled corpus, and whole builds in databases of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import runpy
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+import pytest
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from safetensors.numpy import load_file, save_file
+
+from lib.config import embedder_files
+from lib.config.locked_config import LockedConfig
+from lib.index import documents, shadow
+from lib.index.embedder import Embedder
+from lib.index.ingest import IngestPlan, plan_ingest
+from lib.index.releases import Release, get_release
+from lib.index.tokens import TokenCounter
+from lib.platform import postgres
+from lib.platform.workspace import Workspace
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def model_files() -> embedder_files.EmbedderFiles:
+    """The files of the embedded model."""
+    return embedder_files.find(Workspace(PROJECT), "all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def model_folder(model_files: embedder_files.EmbedderFiles) -> Path:
+    return model_files.folder
+
+
+@pytest.fixture(scope="session")
+def poisoned_model(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
+    """A copy of the model that gives NaN for every text with the word ``poison``."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    shutil.copytree(model_folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
+    weights = load_file(model_folder / "model.safetensors")
+    word = (model_folder / "vocab.txt").read_text(encoding="utf-8").splitlines().index("poison")
+    weights["embeddings.word_embeddings.weight"][word] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def counter(model_folder: Path) -> TokenCounter:
+    """The embedded model's real tokenizer."""
+    return TokenCounter(model_folder)
+
+
+@pytest.fixture(scope="session")
+def fixed_embedder() -> Embedder:
+    """Stands for a model service: unit vectors that only the text decides."""
+    made: Embedder = runpy.run_path(str(Path(__file__).with_name("killed_build.py")))["FixedEmbedder"]()
+    return made
+
+
+@pytest.fixture(scope="session")
+def corpus_texts() -> dict[str, str]:
+    """The bundled corpus: path -> text."""
+    files = sorted((PROJECT / "eval" / "corpus").rglob("*.md"))
+    assert len(files) > 50
+    return {str(file.relative_to(PROJECT)): file.read_text(encoding="utf-8") for file in files}
+
+
+@pytest.fixture(scope="session")
+def new_database(server: str) -> Callable[[], contextmanager]:
+    """Makes further databases that hold Golive's state: ``with new_database() as connection``."""
+
+    @contextmanager
+    def make() -> Iterator[Connection]:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        _administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection = postgres.connect(server.replace("/postgres?", f"/{name}?"), "test")
+        postgres.create_state(connection)
+        try:
+            yield connection
+        finally:
+            connection.close()
+            _administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_document() -> Callable[..., documents.Document]:
+    """A document as a scan of Markdown gives it, under the source ``corpus``."""
+
+    def make(path: str, content: str, source: str = "corpus", **changes: object) -> documents.Document:
+        values = {
+            "doc_id": f"{source}/{path}",
+            "source": source,
+            "path": path,
+            "title": path.removesuffix(".md"),
+            "sections": [],
+            "content": content,
+            "sha256": hashlib.sha256(content.encode()).hexdigest(),
+            "metadata": {"type": "markdown"},
+        }
+        return documents.Document(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def store_documents() -> Callable[..., None]:
+    """Makes the table ``documents`` hold exactly these of a source."""
+
+    def store(connection: Connection, wanted: list[documents.Document], source: str = "corpus") -> None:
+        plan = documents.plan_sync(documents.standing_documents(connection, source), wanted)
+        documents.apply_sync(connection, source, plan, wanted)
+
+    return store
+
+
+@pytest.fixture(scope="session")
+def lock_release() -> Callable[[Connection, LockedConfig], Release]:
+    """Records a locked config in the database, as locking does."""
+
+    def lock(connection: Connection, config: LockedConfig) -> Release:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO golive.releases"
+                " (release_id, chunk_version, config_hash, config, table_schema, table_name, state)"
+                " VALUES (%s, %s, %s, %s, 'public', %s, 'locked')",
+                (
+                    config.ingest_run_id,
+                    config.chunk_version,
+                    config.config_hash,
+                    json.dumps(config.to_dict()),
+                    config.shadow_table,
+                ),
+            )
+        return release_of(connection, config)
+
+    return lock
+
+
+@pytest.fixture(scope="session")
+def start_build(counter: TokenCounter) -> Callable[[Connection, Release], tuple[Release, IngestPlan]]:
+    """Reads the documents, plans, and creates the table: all that comes before the first vector."""
+
+    def start(connection: Connection, release: Release) -> tuple[Release, IngestPlan]:
+        found, digest = shadow.read_corpus(connection, release.locked_config)
+        plan = plan_ingest(found, release.locked_config, counter)
+        shadow.begin(connection, release, digest)
+        return release_of(connection, release.locked_config), plan
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def build(start_build: Callable[..., tuple[Release, IngestPlan]]) -> Callable[[Connection, Release, Embedder], Release]:
+    """The whole build of a release, from the documents in the database to the seal."""
+
+    def run(connection: Connection, release: Release, embedder: Embedder) -> Release:
+        release, plan = start_build(connection, release)
+        shadow.load(connection, release, plan, embedder)
+        return shadow.finish(connection, release, {})
+
+    return run
+
+
+def release_of(connection: Connection, config: LockedConfig) -> Release:
+    with connection:
+        return get_release(connection, config.ingest_run_id)
+
+
+def _administer(url: str, command: sql.Composable) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(command)
+    connection.close()
