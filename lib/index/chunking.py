@@ -24,7 +24,10 @@ class Counter(Protocol):
 
 @dataclass(frozen=True)
 class Span:
-    """Where a chunk lies in its document (characters, end exclusive), its sections and its size in tokens."""
+    """Where a chunk lies in its document (characters, end exclusive), its sections and its size in tokens.
+
+    The sections are those in which its new text begins, after what it repeats of the chunk before it.
+    """
 
     start: int
     end: int
@@ -37,20 +40,21 @@ def chunk_text(text: str, counter: Counter, chunk_size: int, overlap_ratio: floa
 
     Args:
         chunk_size: tokens at most, counted on the chunk's own text.
-        overlap_ratio: share of ``chunk_size`` that the next chunk repeats, rounded down to whole words.
+        overlap_ratio: share of ``chunk_size`` that the next chunk repeats at most, in whole words; nothing where no word
+            more would fit beside it.
     """
     layout = _Layout(text, counter)
     overlap = int(chunk_size * overlap_ratio)
     spans: list[Span] = []
     start, end_of_text = trim(text, 0, len(text))
-    while start < end_of_text:
-        reach = layout.end_at(start, chunk_size, end_of_text)
-        span = layout.fitting(start, reach, chunk_size)
+    fresh = start  # where the text begins that no chunk has yet
+    while fresh < end_of_text:
+        span = layout.span_from(start, fresh, chunk_size, end_of_text)
+        if span.end <= fresh:
+            span = layout.span_from(fresh, fresh, chunk_size, end_of_text)
         spans.append(span)
-        if span.end >= end_of_text:
-            break
-        resume = trim(text, span.end, end_of_text)[0]
-        start = layout.overlap_start(start, resume, overlap)
+        fresh = trim(text, span.end, end_of_text)[0]
+        start = layout.overlap_start(span.start, fresh, overlap)
     return spans
 
 
@@ -68,8 +72,14 @@ class _Layout:
     def tokens(self, start: int, end: int) -> int:
         return bisect_left(self.token_starts, end) - bisect_left(self.token_starts, start)
 
-    def end_at(self, start: int, size: int, end_of_text: int) -> int:
-        """The best end of a chunk that begins at ``start`` and has at most ``size`` tokens."""
+    def span_from(self, start: int, fresh: int, size: int, end_of_text: int) -> Span:
+        """The chunk that begins at ``start``; it ends at ``fresh`` or before where no word from there fits."""
+        end = self.end_at(start, fresh, size, end_of_text)
+        left, right, tokens = self.fitting(start, end, size)
+        return Span(left, right, tuple(section_path(self.sections, fresh)), tokens)
+
+    def end_at(self, start: int, fresh: int, size: int, end_of_text: int) -> int:
+        """The best end after ``fresh`` of a chunk that begins at ``start`` and has at most ``size`` tokens."""
         first = bisect_left(self.token_starts, start)
         if first + size >= len(self.token_starts):
             return end_of_text
@@ -77,30 +87,32 @@ class _Layout:
         for kind in sorted(Break, reverse=True):
             offsets = self.offsets[kind]
             place = bisect_right(offsets, limit) - 1
-            if place >= 0 and offsets[place] > start and self.tokens(start, offsets[place]) >= size * _LEAST_FILL[kind]:
+            if place >= 0 and offsets[place] > fresh and self.tokens(start, offsets[place]) >= size * _LEAST_FILL[kind]:
                 return offsets[place]
-        return max(limit, start + 1)
+        return max(limit, start + 1) if start == fresh else fresh
 
-    def fitting(self, start: int, end: int, size: int) -> Span:
-        """The span up to ``end``, shortened where the tokenizer finds more tokens in the piece than in the whole."""
+    def fitting(self, start: int, end: int, size: int) -> tuple[int, int, int]:
+        """``(start, end, tokens)``, shortened where the tokenizer finds more tokens in the piece than in the whole."""
         while True:
             left, right = trim(self.text, start, end)
             tokens = self.counter.count(self.text[left:right])
             if tokens <= size or right - left <= 1:
-                return Span(left, right, tuple(section_path(self.sections, left)), tokens)
+                return left, right, tokens
             words = self.offsets[Break.WORD]
             place = bisect_left(words, right) - 1
             shorter = words[place] if place >= 0 and words[place] > left else left + (right - left) * size // tokens
             end = min(max(shorter, left + 1), right - 1)
 
-    def overlap_start(self, start: int, resume: int, overlap: int) -> int:
-        """Where the next chunk begins: up to ``overlap`` tokens before ``resume``, at a sentence if one is near enough."""
+    def overlap_start(self, start: int, fresh: int, overlap: int) -> int:
+        """Where the next chunk begins: up to ``overlap`` tokens before ``fresh``, at a sentence if one is near enough."""
         for kind, least in ((Break.SENTENCE, overlap // 2), (Break.WORD, 1)):
             offsets = self.offsets[kind]
-            for offset in offsets[bisect_right(offsets, start) : bisect_left(offsets, resume)]:
-                tokens = self.tokens(offset, resume)
+            for offset in offsets[bisect_right(offsets, start) : bisect_left(offsets, fresh)]:
+                if self.tokens(offset, fresh) > overlap:
+                    continue
+                tokens = self.counter.count(self.text[offset:fresh])  # more than in the whole, where a break parts a token
                 if tokens <= overlap:
                     if tokens >= max(least, 1):
                         return offset
                     break
-        return resume
+        return fresh

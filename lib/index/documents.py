@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from lib.platform.files import digest_of
 from lib.platform.postgres import every
 
 _SUFFIXES = {".md": "markdown", ".markdown": "markdown", ".txt": "text"}
-_SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+_SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MASS_DELETE_SHARE = 0.5
 _MASS_DELETE_FROM = 10
+# never the stored hash: a row whose content was changed by other hands would keep the old one
+_SHA256 = "encode(sha256(convert_to(content, 'UTF8')), 'hex') AS sha256"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def source_name(folder: Path, given: str | None) -> str:
         ConfigInvalid: it cannot be a source's name.
     """
     name = given or folder.resolve().name
-    if not _SOURCE_NAME.match(name):
+    if not _SOURCE_NAME.fullmatch(name):
         raise ConfigInvalid(
             f"{name!r} cannot be a source name", hint="letters, digits, dot, dash, underscore: --source NAME"
         )
@@ -78,7 +81,8 @@ def source_name(folder: Path, given: str | None) -> str:
 def scan_folder(folder: Path, source: str) -> Scan:
     """Reads every Markdown and text file below ``folder``, in path order. Hidden files are left out.
 
-    Binary, empty, non-UTF-8 and unreadable files, and links that lead outside, are named in ``skipped``.
+    Binary, empty, non-UTF-8 and unreadable files, unreadable folders, links to folders, and links that lead outside are
+    named in ``skipped``.
 
     Raises:
         NotFound: there is no such folder. ConfigInvalid: it holds no document.
@@ -89,14 +93,14 @@ def scan_folder(folder: Path, source: str) -> Scan:
     skipped: list[tuple[str, str]] = []
     root = folder.resolve()
     for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder).as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+        relative = path.relative_to(folder)
+        if any(part.startswith(".") for part in relative.parts):
             continue
-        found = _read_document(path, relative, source, root)
+        found = _read_document(path, relative.as_posix(), source, root)
         if isinstance(found, Document):
             documents.append(found)
-        else:
-            skipped.append((relative, found))
+        elif found:
+            skipped.append((relative.as_posix().encode(errors="backslashreplace").decode(), found))
     if not documents:
         raise ConfigInvalid(
             f"corpus folder {folder} holds no document",
@@ -109,19 +113,16 @@ def scan_folder(folder: Path, source: str) -> Scan:
 
 
 def _read_document(path: Path, relative: str, source: str, root: Path) -> Document | str:
-    """The document, or why the file is none."""
-    kind = _SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        return "not Markdown or text"
-    if not path.resolve().is_relative_to(root):
-        return "a link that leads outside of the folder"
+    """The document, or why the file is none; "" for a folder, whose files are read."""
     try:
-        raw = path.read_bytes()
+        raw = _read_file(path, root)
         relative.encode()
     except OSError as error:
         return f"unreadable: {(error.strerror or 'error').lower()}"
     except UnicodeEncodeError:
         return "its name is not UTF-8"
+    if isinstance(raw, str):
+        return raw
     if b"\0" in raw:
         return "binary"
     try:
@@ -130,6 +131,7 @@ def _read_document(path: Path, relative: str, source: str, root: Path) -> Docume
         return f"not UTF-8 (byte {error.start})"
     if not content.strip():
         return "empty"
+    kind = _SUFFIXES[path.suffix.lower()]
     sections = sections_of(content) if kind == "markdown" else []
     title = next((section.title for section in sections if section.title), path.stem.replace("-", " ").replace("_", " "))
     return Document(
@@ -142,6 +144,21 @@ def _read_document(path: Path, relative: str, source: str, root: Path) -> Docume
         sha256=hashlib.sha256(content.encode()).hexdigest(),
         metadata={"type": kind},
     )
+
+
+def _read_file(path: Path, root: Path) -> bytes | str:
+    """A file's bytes, or why it is not read; "" for a folder."""
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        return "a link that leads outside of the folder"
+    if path.is_dir():
+        if path.is_symlink():
+            return "a link to a folder"
+        return "" if os.access(path, os.R_OK | os.X_OK) else "an unreadable folder"
+    if path.suffix.lower() not in _SUFFIXES:
+        return "not Markdown or text"
+    if path.exists() and not path.is_file():
+        return "not a regular file"
+    return path.read_bytes()
 
 
 def plan_sync(standing: Mapping[str, str], documents: Sequence[Document]) -> SyncPlan:
@@ -158,7 +175,7 @@ def plan_sync(standing: Mapping[str, str], documents: Sequence[Document]) -> Syn
 def standing_documents(connection: Connection, source: str) -> dict[str, str]:
     """``doc_id`` → SHA-256 of what the table holds of one source."""
     with connection:
-        rows = every(connection, "SELECT id, sha256 FROM documents WHERE source = %s", (source,))
+        rows = every(connection, f"SELECT id, {_SHA256} FROM documents WHERE source = %s", (source,))
     return {row["id"]: row["sha256"] for row in rows}
 
 
@@ -199,7 +216,7 @@ def read_documents(connection: Connection, sources: Sequence[str]) -> list[Docum
     """All documents of ``sources``, in id order (by code point, whatever the database's collation)."""
     rows = every(
         connection,
-        "SELECT id AS doc_id, source, path, title, sections, content, sha256, metadata FROM documents"
+        f"SELECT id AS doc_id, source, path, title, sections, content, {_SHA256}, metadata FROM documents"
         ' WHERE source = ANY(%s) ORDER BY id COLLATE "C"',
         (list(sources),),
     )
@@ -207,13 +224,16 @@ def read_documents(connection: Connection, sources: Sequence[str]) -> list[Docum
 
 
 def digest_of_documents(documents: Sequence[Document]) -> str:
-    """SHA-256 over the ids and content hashes, in id order."""
-    return digest_of([[document.doc_id, document.sha256] for document in documents])
+    """SHA-256 over all that decides the chunks' texts: ids, content hashes, titles and metadata, in id order."""
+    return _digest_of_rows((d.doc_id, d.sha256, d.title, d.metadata) for d in documents)
 
 
 def corpus_digest(connection: Connection, sources: Sequence[str]) -> str:
-    """``digest_of_documents`` of what the table holds now, without reading the contents."""
-    rows = every(
-        connection, 'SELECT id, sha256 FROM documents WHERE source = ANY(%s) ORDER BY id COLLATE "C"', (list(sources),)
-    )
-    return digest_of([[row["id"], row["sha256"]] for row in rows])
+    """``digest_of_documents`` of what the table holds now, without fetching the contents."""
+    query = f"SELECT id, {_SHA256}, title, metadata FROM documents WHERE source = ANY(%s)"
+    rows = every(connection, query, (list(sources),))
+    return _digest_of_rows((row["id"], row["sha256"], row["title"], row["metadata"]) for row in rows)
+
+
+def _digest_of_rows(rows: Iterable[tuple[Any, ...]]) -> str:
+    return digest_of(sorted(rows, key=lambda row: row[0]))

@@ -41,8 +41,11 @@ class SentenceTransformerEmbedder:
 
         try:
             self._model = SentenceTransformer(str(files.folder), device="cpu", local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"the embedder {files.name} does not load", detail=str(error).splitlines()[0]) from error
+        except Exception as error:  # the model's file formats raise kinds of their own; each means that it does not load
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise Unavailable(
+                f"the embedder {files.name} does not load", detail=reason, hint=f"put whole model files in {files.folder}"
+            ) from error
         self._model.max_seq_length = files.max_sequence_length
         self.name = files.name
         self.dimension = files.dimension
@@ -64,6 +67,8 @@ class SentenceTransformerEmbedder:
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         import numpy as np
 
+        if not texts:
+            return np.empty((0, self.dimension), dtype=np.float32)
         vectors: NDArray[np.float32] = self._model.encode(
             texts,
             batch_size=max(1, len(texts)),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+from lib.platform.errors import IntegrityMismatch
 
 
 class Place(NamedTuple):
@@ -68,7 +71,16 @@ def combine_scores(snapshot: Sequence[Candidate]) -> list[float]:
 
 
 def rank_by(snapshot: Sequence[Candidate], scores: Sequence[float]) -> list[Candidate]:
-    """The snapshot in the order of new scores, best first; ties keep the fused order."""
+    """The snapshot in the order of new scores, best first; ties keep the fused order.
+
+    Raises:
+        IntegrityMismatch: a score is not finite.
+    """
+    for candidate, score in zip(snapshot, scores, strict=True):
+        if not math.isfinite(score):
+            raise IntegrityMismatch(
+                "the reranker gave a score that is not finite", detail=f"for chunk {candidate.chunk_id}"
+            )
     scored = [replace(candidate, rerank_score=score) for candidate, score in zip(snapshot, scores, strict=True)]
     return sorted(scored, key=lambda c: (-c.rerank_score, -c.fused_score, c.chunk_id))
 

@@ -47,8 +47,9 @@ class CrossEncoderReranker:
         try:
             self._model = CrossEncoder(name, device="cpu", local_files_only=Path(name).exists())
         except Exception as error:  # the hub client raises many kinds; every one means that the model is not to be had
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise Unavailable(
-                f"the reranker {name} does not load", detail=str(error).splitlines()[0], hint="rerank.model in the config"
+                f"the reranker {name} does not load", detail=reason, hint="rerank.model in the config"
             ) from error
         self.name = name
 

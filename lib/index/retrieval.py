@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
@@ -79,8 +80,11 @@ class LiveRetriever:
         return found
 
     def _route(self) -> Retriever:
-        with self._connection:
-            route = postgres.one(self._connection, "SELECT * FROM golive.route()")
+        try:
+            with self._connection:
+                route = postgres.one(self._connection, "SELECT * FROM golive.route()")
+        except psycopg2.Error as error:
+            raise postgres.translate(error) or error from error
         assert route is not None, "route() raises where it has no row"
         table = postgres.table_identifier(route["table_schema"], route["table_name"])
         if self._current is None or (self._current.release_id, self._current.table) != (route["release_id"], table):

@@ -6,6 +6,7 @@ with the batches that are missing and ends in the same content digest.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -51,16 +52,20 @@ def read_corpus(connection: Connection, config: LockedConfig) -> tuple[list[Docu
     """The documents that a config indexes and their digest, from one snapshot.
 
     Raises:
-        NotFound: its sources hold no document.
+        NotFound: one of its sources holds no document.
     """
-    with connection:
-        connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
-        documents = read_documents(connection, config.sources)
-    connection.set_session(isolation_level="DEFAULT")
-    if not documents:
+    connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
+    try:
+        with connection:
+            documents = read_documents(connection, config.sources)
+    finally:
+        if not connection.closed:
+            connection.set_session(isolation_level="DEFAULT")
+    there = {document.source for document in documents}
+    if missing := [source for source in config.sources if source not in there]:
         raise NotFound(
-            f"no documents of source {', '.join(config.sources)} in the database",
-            hint="scripts/sync_documents.py FOLDER",
+            f"no documents of source {', '.join(missing)} in the database",
+            hint="scripts/sync_documents.py FOLDER, or correct sources in the config",
         )
     return documents, digest_of_documents(documents)
 
@@ -133,10 +138,9 @@ def load(connection: Connection, release: Release, plan: IngestPlan, embedder: E
     """
     if not plan.rows:
         raise ConfigInvalid("the documents hold no text to index")
-    with connection:
-        rows = postgres.every(connection, sql.SQL("SELECT id FROM {}").format(release.table))
-    there = {row["id"] for row in rows}
-    if there - {row.chunk_id for row in plan.rows}:
+    there = _rows_there(connection, release)
+    planned = {row.chunk_id: _identity(row, release) for row in plan.rows}
+    if any(planned.get(chunk_id) != identity for chunk_id, identity in there.items()):
         raise IntegrityMismatch(
             f"table {release.table_name} holds rows of another ingest", hint="lock again: the table is left as it is"
         )
@@ -149,6 +153,22 @@ def load(connection: Connection, release: Release, plan: IngestPlan, embedder: E
                 postgres.copy_rows(cursor, release.table, _COLUMNS, _values(batch, vectors, release))
             progress.advance(len(batch))
     return added
+
+
+def _rows_there(connection: Connection, release: Release) -> dict[str, tuple[Any, ...]]:
+    """What tells each row of the table from one that another ingest left under the same id."""
+    query = sql.SQL(
+        "SELECT id, ingest_run_id, doc_sha256, span_start, span_end,"
+        " encode(sha256(convert_to(embedding_text, 'UTF8')), 'hex') AS text_sha256 FROM {}"
+    )
+    with connection:
+        rows = postgres.every(connection, query.format(release.table))
+    return {chunk_id: tuple(identity) for chunk_id, *identity in (row.values() for row in rows)}
+
+
+def _identity(row: ChunkRow, release: Release) -> tuple[Any, ...]:
+    text_sha256 = hashlib.sha256(row.embedding_text.encode()).hexdigest()
+    return release.release_id, row.doc_sha256, row.span_start, row.span_end, text_sha256
 
 
 def finish(connection: Connection, release: Release, stats: dict[str, Any]) -> Release:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
-_LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d{1,9}[.)])\s+\S")
+_HEADING = re.compile(r"^ {0,3}(#{1,6})(?:[ \t](.*))?$")
+_FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)$")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*(?=\s)|[。！？]")
 _WORD = re.compile(r"\S+")
 
@@ -42,16 +41,12 @@ class _Line:
     start: int
     text: str
     in_fence: bool
-    heading: bool
+    heading: Section | None
 
 
 def sections_of(text: str) -> list[Section]:
     """The ATX headings of a Markdown text, outside of fenced code."""
-    found = []
-    for line in _lines(text):
-        if line.heading and (match := _HEADING.match(line.text)):
-            found.append(Section(len(match[1]), match[2], line.start))
-    return found
+    return [line.heading for line in _lines(text) if line.heading]
 
 
 def section_path(sections: list[Section], offset: int) -> list[str]:
@@ -67,14 +62,15 @@ def section_path(sections: list[Section], offset: int) -> list[str]:
 def breaks_of(text: str) -> dict[int, Break]:
     """Every offset at which a chunk may begin, with how good a break it is.
 
-    A break right after a heading is not offered, so that no heading stands alone at a chunk's end.
+    None is offered between a heading and what stands under it, text or a deeper heading, so that no heading stands alone
+    at a chunk's end.
     """
     found: dict[int, Break] = {}
 
     def offer(offset: int, kind: Break) -> None:
         found[offset] = max(kind, found.get(offset, kind))
 
-    after_heading = False
+    above: Section | None = None
     blank_before = True
     previous_fenced = False
     for line in _lines(text):
@@ -83,8 +79,9 @@ def breaks_of(text: str) -> dict[int, Break]:
             continue
         first = line.start + len(line.text) - len(line.text.lstrip())
         if line.heading:
-            offer(first, Break.HEADING)
-        elif not after_heading:
+            if above is None or line.heading.level <= above.level:
+                offer(first, Break.HEADING)
+        elif above is None:
             fence_edge = line.in_fence != previous_fenced
             if fence_edge or (blank_before and not line.in_fence):
                 offer(first, Break.PARAGRAPH)
@@ -94,7 +91,7 @@ def breaks_of(text: str) -> dict[int, Break]:
             for offset, kind in _inside(line):
                 if offset > first:
                     offer(offset, kind)
-        after_heading, blank_before, previous_fenced = line.heading, False, line.in_fence
+        above, blank_before, previous_fenced = line.heading, False, line.in_fence
     return found
 
 
@@ -134,13 +131,24 @@ def _lines(text: str) -> list[_Line]:
     offset = 0
     fence = ""
     for raw in text.split("\n"):
-        match = _FENCE.match(raw.rstrip("\r"))
+        bare = raw.rstrip("\r")
+        match = _FENCE.match(bare)
         inside = bool(fence)
         if match and not fence:
             fence, inside = match[1], True
         elif match and fence and match[1][0] == fence[0] and len(match[1]) >= len(fence) and not match[2].strip():
             fence = ""
-        heading = not inside and bool(_HEADING.match(raw.rstrip("\r")))
-        lines.append(_Line(offset, raw, inside, heading))
+        lines.append(_Line(offset, raw, inside, None if inside else _heading_of(bare, offset)))
         offset += len(raw) + 1
     return lines
+
+
+def _heading_of(line: str, start: int) -> Section | None:
+    match = _HEADING.match(line)
+    if match is None:
+        return None
+    title = (match[2] or "").strip(" \t")
+    without = title.rstrip("#")
+    # a run of # closes the heading only after a blank: the one of "C#" belongs to the word
+    closed = not without or without[-1] in " \t"
+    return Section(len(match[1]), without.rstrip(" \t") if closed else title, start)

@@ -45,8 +45,8 @@ def test_real_chunks_give_what_comparing_every_pair_would_give(corpus_texts, thr
     assert found
 
 
-# Two texts of n and m shingles that share s have similarity s / (n + m - s); these are the threshold itself, where a product
-# such as 0.55 * 100 = 55.00000000000001 or 0.7 * 35 = 24.499999999999996 decides wrongly.
+# Two texts of n and m shingles that share s have similarity s / (n + m - s); these are the threshold itself, where a
+# product such as 0.55 * 100 = 55.00000000000001 or 0.7 * 35 = 24.499999999999996 decides wrongly.
 @pytest.mark.parametrize(
     ("threshold", "left", "right", "shared"),
     [
