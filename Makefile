@@ -4,7 +4,8 @@ PYTHON  ?= python3
 CORPUS  ?=
 CASES   ?=
 BACKUP  ?=
-ENV     ?=
+BEDROCK ?=
+Q       ?=
 YES     ?=
 REASON  ?= asked for on the command line
 
@@ -14,7 +15,9 @@ PIP     := $(RUN) -m pip install --quiet --quiet --disable-pip-version-check
 CORE    := $(VENV)/.core
 EVAL    := $(VENV)/.eval
 DEV     := $(VENV)/.dev
-export GOLIVE_ENV := $(ENV)
+# ENV counts on the command line alone: many shells set one of that name for other reasons.
+export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
+export CORPUS CASES BACKUP REASON Q  # recipes read them from the environment, so that quotes in them do no harm
 
 # The steps of a release, in order; each is a script (lib/release/steps.py says which).
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
@@ -26,15 +29,16 @@ GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promot
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name CHUNK_SIZE=n ...]
-	@$(RUN) scripts/golive.py $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(CASES),--cases "$(CASES)") $(GOLIVE_STEPS)
+golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name BEDROCK=1 CHUNK_SIZE=n ...]
+	@$(RUN) scripts/golive.py $(if $(CORPUS),--corpus "$$CORPUS") $(if $(CASES),--cases "$$CASES") \
+		$(if $(BEDROCK),--use-bedrock) $(GOLIVE_STEPS)
 
 rollback: $(CORE) ## go back to a backup: stop, restore, validate, resume (BACKUP=id)
-	@$(RUN) scripts/restore_production_state.py --backup-id "$(BACKUP)" --check
-	@$(RUN) scripts/emergency_stop.py --reason "rollback to $(BACKUP)"
-	@$(RUN) scripts/restore_production_state.py --backup-id "$(BACKUP)"
-	@$(RUN) scripts/validate_rollback.py --backup-id "$(BACKUP)"
-	@$(RUN) scripts/resume_operations.py --reason "rolled back to $(BACKUP)"
+	@$(RUN) scripts/restore_production_state.py --backup-id "$$BACKUP" --check
+	@$(RUN) scripts/emergency_stop.py --reason "rollback to $$BACKUP"
+	@$(RUN) scripts/restore_production_state.py --backup-id "$$BACKUP"
+	@$(RUN) scripts/validate_rollback.py --backup-id "$$BACKUP"
+	@$(RUN) scripts/resume_operations.py --reason "rolled back to $$BACKUP"
 
 backups: $(CORE) ## list the backups, newest first
 	@$(RUN) scripts/restore_production_state.py --list
@@ -46,7 +50,7 @@ monitor: $(CORE) ## health of what is live, as JSON
 	@$(RUN) scripts/production_health_monitor.py --json
 
 query: $(EVAL) ## ask the live index (Q="...")
-	@$(RUN) scripts/query_index.py "$(Q)"
+	@$(RUN) scripts/query_index.py "$$Q"
 
 lock: $(EVAL) ## one step: lock configs/candidate.yaml
 	@$(RUN) scripts/lock_production_config.py
@@ -73,10 +77,10 @@ promote: $(CORE) ## one step: move the pointer to what was evaluated
 	@$(RUN) scripts/promote_production_config.py
 
 stop: $(CORE) ## refuse all queries at once (REASON="...")
-	@$(RUN) scripts/emergency_stop.py --reason "$(REASON)"
+	@$(RUN) scripts/emergency_stop.py --reason "$$REASON"
 
 resume: $(CORE) ## answer queries again, if the live state is sound
-	@$(RUN) scripts/resume_operations.py --reason "$(REASON)"
+	@$(RUN) scripts/resume_operations.py --reason "$$REASON"
 
 db-url: $(CORE) ## print the database's address
 	@$(RUN) scripts/database.py url
