@@ -68,9 +68,8 @@ def load(path: Path) -> CaseFile:
     def where(dotted: str) -> str:
         parts = dotted.split(".")
         if len(parts) > 1 and parts[0] == "cases":
-            case = values["cases"][int(parts[1])]
-            name = case.get("query_id", f"number {int(parts[1]) + 1}") if isinstance(case, dict) else f"number {parts[1]}"
-            return f"{path}: case {name}"
+            case, number = values["cases"][int(parts[1])], f"number {int(parts[1]) + 1}"
+            return f"{path}: case {case.get('query_id', number) if isinstance(case, dict) else number}"
         return str(path)
 
     schemas.check(values, "cases", where)
@@ -84,7 +83,7 @@ def resolve(file: CaseFile, documents: Sequence[Document], sources: Sequence[str
     """Finds every quote in its document; cases come back in ``query_id`` order.
 
     Args:
-        documents: those of ``sources``. A case names a document by its path below its source, or by its whole id.
+        documents: those of ``sources``. A case names a document by its whole id, or by its path below its source.
 
     Raises:
         ConfigInvalid: a quote is not in its document, or is there more than once; every such case is named.
@@ -123,7 +122,8 @@ def resolve(file: CaseFile, documents: Sequence[Document], sources: Sequence[str
 
 def _resolve_quote(path: str, quote: str, by_id: Mapping[str, Document], sources: Sequence[str]) -> GoldSpan | str:
     """The quote's span, or what is wrong with it."""
-    doc_ids = [doc_id for doc_id in (path, *(f"{source}/{path}" for source in sources)) if doc_id in by_id]
+    # a whole id goes first: the way out of an ambiguous path has to be a name that is never ambiguous
+    doc_ids = [path] if path in by_id else [doc_id for s in sources if (doc_id := f"{s}/{path}") in by_id]
     if not doc_ids:
         return f"no document {path}"
     if len(doc_ids) > 1:
@@ -138,27 +138,37 @@ def _resolve_quote(path: str, quote: str, by_id: Mapping[str, Document], sources
     return GoldSpan(document.doc_id, document.sha256, start, start + len(quote), quote)
 
 
-def covered(gold: GoldSpan, chunks: Sequence[Candidate]) -> bool:
-    """Whether the chunks' texts together hold all of a gold span; blanks between chunks do not count.
+def source_text(chunk: Candidate) -> str:
+    """A chunk's text as it stands in its document: under prefix policy B, ``bm25_text`` begins with the prefix."""
+    return chunk.bm25_text[max(0, len(chunk.bm25_text) - (chunk.span_end - chunk.span_start)) :]
 
+
+def covered(gold: GoldSpan, chunks: Sequence[Candidate]) -> bool:
+    """Whether the chunks' texts together hold all of a gold span; blanks between chunks and at its ends do not count.
+
+    A place counts if the chunk's text holds what the quote says there: a near-duplicate may differ in that very fact.
     A chunk cut from another version of the document holds the span if its text holds the quote.
     """
     spans = []
     for chunk in chunks:
         for place in chunk.places:
-            if place.doc_id == gold.doc_id:
-                if place.doc_sha256 == gold.doc_sha256:
-                    spans.append((place.start, place.end))
-                elif gold.quote in chunk.bm25_text:
-                    return True
+            if place.doc_id != gold.doc_id:
+                continue
+            same_version = place.doc_sha256 == gold.doc_sha256
+            start, end = (place.start, place.end) if same_version else (gold.start, gold.end)
+            said = gold.quote[max(0, start - gold.start) : max(0, end - gold.start)]
+            if _one_blank(said) in _one_blank(source_text(chunk)):
+                spans.append((start, end))
     reached = gold.start
     for start, end in sorted(spans):
-        if start > reached and gold.quote[reached - gold.start : start - gold.start].strip():
+        if gold.quote[reached - gold.start : max(reached, start) - gold.start].strip():
             break
         reached = max(reached, end)
-        if reached >= gold.end:
-            return True
-    return False
+    return not gold.quote[reached - gold.start :].strip()
+
+
+def _one_blank(text: str) -> str:
+    return " ".join(text.split())
 
 
 def evidence_found(case: Case, chunks: Sequence[Candidate]) -> bool:

@@ -16,6 +16,7 @@ from lib.evaluation.results import Evaluation
 from lib.evaluation.significance import Difference, paired_difference
 
 _SEVERITY = ("PASS", "INCONCLUSIVE", "ERROR", "FAIL")
+_ROUNDING = 1e-9  # a mean of cases that are all at a limit may miss it by a few last bits
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def judge_gate(candidate: Evaluation, baseline: Evaluation | None, gates: Mappin
     metrics = [_judge_metric(name, limits, candidate, baseline, gates, seed) for name, limits in gates["metrics"].items()]
     overall = [(item.status, f"{item.metric}: {item.reason}") for item in metrics if item.level == "block"]
     overall += _whole_run(candidate, baseline, gates)
-    verdict = max((status for status, _ in overall), key=_SEVERITY.index, default="ERROR")
+    verdict = max((status for status, _ in overall), key=_SEVERITY.index)
     reasons = [reason for status, reason in overall if status == verdict and status != "PASS"]
     if verdict == "PASS":
         reasons = [_passed(baseline)]
@@ -86,11 +87,17 @@ def _passed(baseline: Evaluation | None) -> str:
 def _whole_run(candidate: Evaluation, baseline: Evaluation | None, gates: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with the evaluation as a whole."""
     found = []
-    counts = candidate.summary["counts"]
-    if counts["answerable"] < gates["min_cases"]:
-        found.append(("INCONCLUSIVE", f"{counts['answerable']} answerable cases, at least {gates['min_cases']} are needed"))
-    if counts["cases"] and counts["unscored"] / counts["cases"] > gates["max_unscored_share"]:
-        found.append(("INCONCLUSIVE", f"{counts['unscored']} of {counts['cases']} cases are unscored"))
+    if all(limits.get("level") == "warn" for limits in gates["metrics"].values()):
+        found.append(("ERROR", "every metric is at level warn: nothing is left to decide by"))
+    answerable = candidate.summary["counts"]["answerable"]
+    if answerable < gates["min_cases"]:
+        found.append(("INCONCLUSIVE", f"{answerable} answerable cases, at least {gates['min_cases']} are needed"))
+    for whose, evaluation in (("", candidate), ("the baseline's ", baseline)):
+        if evaluation is None:
+            continue
+        counts = evaluation.summary["counts"]
+        if counts["cases"] and counts["unscored"] / counts["cases"] > gates["max_unscored_share"]:
+            found.append(("INCONCLUSIVE", f"{counts['unscored']} of {whose}{counts['cases']} cases are unscored"))
     if baseline is not None:
         for name in ("cases_digest", "settings_digest"):
             if baseline.summary["inputs"][name] != candidate.summary["inputs"][name]:
@@ -119,9 +126,9 @@ def _judge_metric(
     if value is None or not math.isfinite(value):
         common["value"] = None
         return MetricVerdict(status="ERROR", reason="no value", **common)
-    if "floor" in limits and value < limits["floor"]:
+    if "floor" in limits and value < limits["floor"] - _ROUNDING:
         return MetricVerdict(status="FAIL", reason=f"{value:.3f} is under the floor {limits['floor']:g}", **common)
-    if "ceiling" in limits and value > limits["ceiling"]:
+    if "ceiling" in limits and value > limits["ceiling"] + _ROUNDING:
         return MetricVerdict(status="FAIL", reason=f"{value:.3f} is over the ceiling {limits['ceiling']:g}", **common)
     if baseline is None or "margin" not in limits:
         return MetricVerdict(status="PASS", reason="within its limits", **common)
@@ -141,10 +148,12 @@ def _against_baseline(
     if ours.keys() != theirs.keys():
         return MetricVerdict(status="ERROR", reason="the baseline was measured on other cases", **common)
     sign = 1.0 if limits["direction"] == "higher" else -1.0
+    # the baseline's unscored cases hold the worst values, which would make the candidate look better
+    pairs = sorted(ours.keys() - baseline.unscored)
     try:
         found = paired_difference(
-            [sign * ours[key] for key in sorted(ours)],
-            [sign * theirs[key] for key in sorted(ours)],
+            [sign * ours[key] for key in pairs],
+            [sign * theirs[key] for key in pairs],
             confidence=gates["confidence"],
             resamples=gates["resamples"],
             seed=seed,
@@ -153,7 +162,7 @@ def _against_baseline(
         return MetricVerdict(status="ERROR", reason=str(error), **common)
     margin = limits["margin"]
     interval = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] over {found.pairs} cases, margin {margin:g}"
-    if found.low >= -margin:
+    if found.low >= -margin - _ROUNDING:
         status, reason = "PASS", f"not worse: {interval}"
     elif found.high < 0:
         status, reason = "FAIL", f"worse than the baseline: {interval}"

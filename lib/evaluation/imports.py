@@ -7,7 +7,6 @@ metrics of such a collection mean much.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.config import schemas
-from lib.evaluation.judge import LexicalJudge
+from lib.evaluation.judge import ENTAILMENT, LexicalJudge
 from lib.index.structure import sentences_of
-from lib.platform.errors import ConfigInvalid, NotFound, Refused
+from lib.platform.errors import ConfigInvalid, NotFound, Refused, UsageError
 from lib.platform.files import pretty_json, read_json, writing
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -65,8 +64,10 @@ def write(collection: Collection, out: Path, name: str) -> None:
     """Writes ``out/<name>/`` and ``out/cases.json``, all of it or nothing.
 
     Raises:
-        Refused: ``out`` is there already.
+        UsageError: ``name`` is not the name of a folder. Refused: ``out`` is there already.
     """
+    if name in ("", "..") or Path(name).name != name:
+        raise UsageError(f"{name!r} is not the name of a folder", hint="--name NAME names the corpus, without a path")
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise Refused(f"{out} is there already", hint="choose another --out, or remove it")
     with writing(out):
@@ -92,9 +93,10 @@ def _read_squad(source: Path) -> Collection:
     articles = read_json(source, "SQuAD file")["data"]
     documents: dict[str, str] = {}
     cases = []
+    folders, ids = _Names(), _Names()
     left_out: Counter[str] = Counter()
     for number, article in enumerate(articles, 1):
-        folder = _safe(str(article.get("title") or f"article-{number:03d}"))
+        folder = folders.free(article.get("title") or f"article-{number:03d}")
         for place, paragraph in enumerate(article["paragraphs"], 1):
             path = f"{folder}/{place:03d}.txt"
             documents[path] = paragraph["context"]
@@ -103,12 +105,12 @@ def _read_squad(source: Path) -> Collection:
                 if case is None:
                     left_out["questions whose answer is not in their paragraph"] += 1
                 else:
-                    cases.append(case)
+                    cases.append({"query_id": ids.free(question["id"]), **case})
     return Collection(documents, cases, dict(left_out))
 
 
 def _squad_case(question: dict[str, Any], path: str, context: str) -> dict[str, Any] | None:
-    base = {"query_id": _safe(question["id"]), "query": question["question"].strip(), "tags": ["squad"]}
+    base = {"query": question["question"].strip(), "tags": ["squad"]}
     if question.get("is_impossible"):
         return {**base, "gt_answer": _NO_ANSWER, "answerable": False, "gold": []}
     answer = question["answers"][0]
@@ -127,7 +129,7 @@ def _sentences_around(text: str, start: int, end: int) -> str:
     last = min((i for i, span in enumerate(spans) if span[1] >= end), default=len(spans) - 1)
     while True:
         quote = text[spans[first][0] : spans[max(first, last)][1]]
-        if text.count(quote) == 1 or (first == 0 and last >= len(spans) - 1):
+        if text.find(quote) == text.rfind(quote) or (first == 0 and last >= len(spans) - 1):
             return quote
         first, last = max(0, first - 1), min(len(spans) - 1, last + 1)
 
@@ -135,17 +137,16 @@ def _sentences_around(text: str, start: int, end: int) -> str:
 def _read_beir(source: Path, split: str) -> Collection:
     documents: dict[str, str] = {}
     paths: dict[str, str] = {}
+    files, ids = _Names(), _Names()
     left_out: Counter[str] = Counter()
     for row in _json_lines(source / "corpus.jsonl"):
         text = "\n\n".join(filter(None, (str(row.get("title") or "").strip(), str(row["text"]).strip())))
         if not text:
             left_out["empty documents"] += 1
             continue
-        path = f"{_safe(row['_id'])}.txt"
-        while path in documents:
-            path = f"{path[:-4]}_.txt"
-        paths[row["_id"]], documents[path] = path, text
-    queries = {row["_id"]: str(row["text"]).strip() for row in _json_lines(source / "queries.jsonl")}
+        path = f"{files.free(row['_id'])}.txt"
+        paths[str(row["_id"])], documents[path] = path, text
+    queries = {str(row["_id"]): str(row["text"]).strip() for row in _json_lines(source / "queries.jsonl")}
     cases = []
     for query_id, judged in _qrels(source / "qrels" / f"{split}.tsv").items():
         found = [
@@ -159,7 +160,7 @@ def _read_beir(source: Path, split: str) -> Collection:
         gold = [{"doc_id": path, "quote": documents[path]} for path in found]
         cases.append(
             {
-                "query_id": _safe(query_id),
+                "query_id": ids.free(query_id),
                 "query": queries[query_id],
                 "gt_answer": documents[found[0]],
                 "answerable": True,
@@ -172,16 +173,26 @@ def _read_beir(source: Path, split: str) -> Collection:
 
 
 def _qrels(path: Path) -> dict[str, dict[str, int]]:
-    """query → document → grade, from BEIR's three columns (with a head) or TREC's four."""
+    """query → document → grade, from BEIR's three columns (with a head) or TREC's four.
+
+    Raises ConfigInvalid where a line is of neither form: a lost judgement would make a relevant document irrelevant.
+    """
     if not path.exists():
         raise NotFound(f"no judgements at {path}", hint="--split names another file of qrels/")
     found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    with path.open(encoding="utf-8", newline="") as stream:
-        for cells in csv.reader(stream, delimiter="\t"):
-            parts = cells if len(cells) >= 3 else cells[0].split() if cells else []
-            if len(parts) < 3 or not parts[-1].lstrip("-").isdigit():
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            parts = line.split("\t") if line.count("\t") >= 2 else line.split()
+            if not line.strip() or (number == 1 and parts[-1].strip() == "score"):
                 continue
-            found[parts[0]][parts[-2]] = int(parts[-1])
+            try:
+                query_id, *_, doc_id, grade = parts
+                found[query_id][doc_id] = int(grade)
+            except ValueError as error:
+                raise ConfigInvalid(
+                    f"{path}:{number} is not a judgement: {line.strip()[:80]!r}",
+                    hint="query, document and a whole number, with tabs between them; or TREC's four columns",
+                ) from error
     return dict(found)
 
 
@@ -202,23 +213,22 @@ def _read_ragchecker(source: Path) -> Collection:
     documents: dict[str, str] = {}
     paths: dict[str, str] = {}
     cases = []
+    files, ids = _Names(), _Names()
     left_out: Counter[str] = Counter()
     for row in read_json(source, "RAGChecker file")["results"]:
-        contexts = [context for context in row.get("retrieved_context") or [] if str(context["text"]).strip()]
+        contexts = row.get("retrieved_context") or []
         for context in contexts:
             text = str(context["text"])
-            if text not in paths:
-                path = f"{_safe(str(context.get('doc_id') or 'passage'))}.txt"
-                while path in documents:
-                    path = f"{path[:-4]}_.txt"
+            if text.strip() and text not in paths:
+                path = f"{files.free(context.get('doc_id') or 'passage')}.txt"
                 paths[text], documents[path] = path, text
-        gold = _supporting(row, contexts)
+        gold = _supporting(row, [str(context["text"]) for context in contexts])
         if not gold:
             left_out["questions whose answer no passage supports"] += 1
             continue
         cases.append(
             {
-                "query_id": _safe(str(row["query_id"])),
+                "query_id": ids.free(row["query_id"]),
                 "query": str(row["query"]).strip(),
                 "gt_answer": str(row["gt_answer"]).strip(),
                 "answerable": True,
@@ -229,22 +239,30 @@ def _read_ragchecker(source: Path) -> Collection:
     return Collection(documents, cases, dict(left_out))
 
 
-def _supporting(row: dict[str, Any], contexts: list[dict[str, Any]]) -> list[str]:
-    """For each claim of the answer the first passage that entails it, each passage once."""
-    labels = row.get("retrieved2answer")
-    if not labels:
-        labels = LexicalJudge(_SUPPORT).passage_labels(
-            str(row["gt_answer"]), [str(context["text"]) for context in contexts]
-        )
+def _supporting(row: dict[str, Any], passages: list[str]) -> list[str]:
+    """For each claim of the answer the first passage that entails it, each passage once.
+
+    Raises ValueError where a claim does not have a label for each passage.
+    """
+    labels = row.get("retrieved2answer") or LexicalJudge(_SUPPORT).passage_labels(str(row["gt_answer"]), passages)
     found: list[str] = []
     for claim in labels:
-        supporting = [
-            str(context["text"]) for context, label in zip(contexts, claim, strict=False) if label == "Entailment"
-        ]
+        supporting = [text for text, label in zip(passages, claim, strict=True) if label == ENTAILMENT and text.strip()]
         if supporting and not set(supporting) & set(found):
             found.append(supporting[0])
     return found
 
 
-def _safe(name: str) -> str:
-    return _UNSAFE.sub("_", str(name)).strip("._") or "unnamed"
+class _Names:
+    """Names that are safe in a path, each given once: names that are alike are numbered, in the order of their coming."""
+
+    def __init__(self) -> None:
+        self._given: Counter[str] = Counter()
+
+    def free(self, name: Any) -> str:
+        safe = found = _UNSAFE.sub("_", str(name)).strip("._") or "unnamed"
+        while found.casefold() in self._given:  # some file systems take a and A for one name
+            self._given[safe.casefold()] += 1
+            found = f"{safe}-{self._given[safe.casefold()]}"
+        self._given[found.casefold()] = 1
+        return found

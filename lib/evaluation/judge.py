@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from lib.evaluation.ragchecker_metrics import checker, is_readable
 from lib.evaluation.words import stems
 from lib.index.structure import sentences_of
-from lib.platform.bedrock import ConverseClient
+from lib.platform.bedrock import ConverseClient, ModelFailed
 
 ENTAILMENT, NEUTRAL = "Entailment", "Neutral"
 _WINDOW = 3  # sentences that may support a claim together
@@ -71,13 +72,18 @@ class BedrockJudge:
     """RAGChecker's own claim extractor and checker, with a Bedrock model behind ``custom_llm_api_func``."""
 
     def __init__(self, client: ConverseClient) -> None:
-        from lib.evaluation.ragchecker_metrics import checker
-
         self.name = f"ragchecker over bedrock({client.model_id})"
-        self._checker = checker(lambda prompts: [client.complete(prompt, purpose="ragchecker judge") for prompt in prompts])
+        self._client = client
+        self._checker = checker(lambda prompts: [self._ask(prompt) for prompt in prompts])
+
+    def _ask(self, prompt: str) -> str:
+        reply = self._client.complete(prompt, purpose="ragchecker judge")
+        if not is_readable(self._checker, prompt, reply):
+            raise ModelFailed(f"{self._client.model_id} gave a reply that cannot be read: {reply[:80]!r}")
+        return reply
 
     def label(self, result: Any) -> None:
-        """Raises ModelFailed where the model gave no usable reply."""
+        """Raises ModelFailed where the model gave no usable reply, and leaves the result without all of its labels."""
         from ragchecker import RAGResults
 
         if not result.response:

@@ -5,10 +5,12 @@ The package takes over ten seconds to import and is imported inside functions al
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ METRICS = (
     "self_knowledge",
     "faithfulness",
 )
-LOWER_IS_BETTER = frozenset({"noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant", "hallucination"})
+LOWER_IS_BETTER = frozenset(
+    {"noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant", "hallucination", "self_knowledge"}
+)
 _CLI_TIMEOUT_S = 600
 
 
@@ -37,7 +41,26 @@ def checker(ask: Callable[[list[str]], list[str]]) -> Any:
     _prepare()
     from ragchecker import RAGChecker
 
+    # refchecker evaluates every triplet that a model writes as Python. A triplet can only be a literal; on anything else
+    # the parser goes on as it does after a syntax error, and splits at commas.
+    vars(import_module("refchecker.extractor.extractor_base"))["eval"] = ast.literal_eval
+    for name in ("refchecker.extractor.llm_extractor", "refchecker.checker.llm_checker"):
+        vars(import_module(name))["tqdm"] = iter  # it draws a bar for every call, on a terminal or not
     return RAGChecker(extractor_name="golive", checker_name="golive", custom_llm_api_func=ask)
+
+
+def is_readable(ragchecker: Any, prompt: str, reply: str) -> bool:
+    """Whether a reply holds what a ``RAGChecker`` asked for: some claims, or a label for each claim that it listed.
+
+    RAGChecker itself would go on with no claims, fill up labels with Neutral, and cut off those that are too many.
+    """
+    template = str(import_module("refchecker.checker.checker_prompts").JOINT_CHECKING_PROMPT_Q)
+    head, _, tail = template.partition("[CLAIMS]")
+    if not prompt.endswith(tail):
+        return bool(ragchecker.extractor.parse_claims(reply, "###"))
+    claims = prompt.removesuffix(tail).rpartition(head.splitlines()[-1])[2]
+    asked = sum(line.startswith('("') for line in claims.splitlines())
+    return len(ragchecker.checker._parse_joint_checking_labels(reply)) == asked
 
 
 def new_result(query_id: str, query: str, gt_answer: str, response: str, passages: Sequence[tuple[str, str]]) -> Any:
@@ -69,19 +92,22 @@ def compute_by_cli(results: Sequence[Any], folder: Path) -> dict[str, dict[str, 
     """The same by ragchecker's own command line, on files in ``folder``.
 
     Raises:
-        Unavailable: the command failed; the end of what it said is shown.
+        Unavailable: the command failed, and the end of what it said is shown; or it took too long.
     """
     source, target = folder / "ragchecker_input.json", folder / "ragchecker_output.json"
     source.write_text(to_json(results), encoding="utf-8")
     command = [sys.executable, "-m", "ragchecker.cli", f"--input_path={source}", f"--output_path={target}"]
     names = ["--extractor_name=golive", "--checker_name=golive", "--metrics", "all_metrics"]
-    done = subprocess.run(
-        [*command, *names], capture_output=True, text=True, timeout=_CLI_TIMEOUT_S, env={**os.environ, **_ENVIRONMENT}
-    )
-    if done.returncode:
+    environment = {**os.environ, **_ENVIRONMENT}
+    try:
+        done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=_CLI_TIMEOUT_S, env=environment)
+        failed, said = done.returncode != 0, done.stderr
+    except subprocess.TimeoutExpired:
+        failed, said = True, f"no result after {_CLI_TIMEOUT_S} s"
+    if failed:
         raise Unavailable(
             "ragchecker's command line failed",
-            detail=" | ".join(done.stderr.strip().splitlines()[-2:]),
+            detail=" | ".join(said.strip().splitlines()[-2:]),
             hint="--bypass-cli computes the same metrics in this process",
         )
     found = read_json(target, "ragchecker output")["results"]

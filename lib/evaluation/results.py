@@ -10,7 +10,7 @@ from typing import Any
 
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER, METRICS
 from lib.platform.errors import ConfigInvalid, NotFound
-from lib.platform.files import digest_of, read_json, write_json, write_json_lines
+from lib.platform.files import digest_of, read_json, write_json, write_json_lines, write_text, writing
 
 CASE_METRICS = ("oracle_hit", "filter_hit", "reader_gold_usage", *METRICS)
 _MEAN_NAMES = {"oracle_hit": "oracle_hit_rate", "filter_hit": "filter_hit_rate"}
@@ -31,13 +31,23 @@ class Evaluation:
     def digest(self) -> str:
         return digest_of({"summary": self.summary, "rows": self.rows})
 
+    @property
+    def unscored(self) -> set[str]:
+        """The ``query_id`` of every case whose values stand in for ones that nobody could measure."""
+        return {row["query_id"] for row in self.rows if row["unscored"]}
+
     def values(self, metric: str) -> dict[str, float]:
-        """``query_id`` → value of a metric by its mean's name; for a rate over unanswerable cases, those."""
+        """``query_id`` → value of a metric by its mean's name; for a rate over unanswerable cases, those.
+
+        Empty where no case has a value, as of the ``deduplication_rate``.
+        """
         if metric == "abstention_accuracy":
             return {row["query_id"]: float(row["abstained"]) for row in self.rows if not row["answerable"]}
         if metric == "avg_snapshot_size":
             return {row["query_id"]: float(row["snapshot_size"]) for row in self.rows}
         name = {mean: case for case, mean in _MEAN_NAMES.items()}.get(metric, metric)
+        if name not in CASE_METRICS:
+            return {}
         return {row["query_id"]: float(row["metrics"][name]) for row in self.rows if row["answerable"]}
 
 
@@ -70,7 +80,9 @@ def summarise(
             "answerable": len(answerable),
             "unanswerable": len(unanswerable),
             "unscored": sum(1 for row in rows if row["unscored"]),
-            "answers_without_claims": sum(1 for row in answerable if row["claims"]["response"] == 0),
+            "answers_without_claims": sum(
+                1 for row in answerable if row["claims"]["response"] == 0 and not row["unscored"]
+            ),
         },
         "metrics": metrics,
     }
@@ -81,9 +93,8 @@ def write(folder: Path, evaluation: Evaluation, ragchecker_json: str, timings: M
 
     Equal evaluations give equal bytes in all but ``timings.json``.
     """
-    from lib.platform.files import write_text
-
-    (folder / "metrics.json").unlink(missing_ok=True)
+    with writing(folder):
+        (folder / "metrics.json").unlink(missing_ok=True)
     write_text(folder / "ragchecker.json", ragchecker_json)
     write_json(folder / "timings.json", dict(timings))
     write_json_lines(folder / "case_results.jsonl", evaluation.rows)
@@ -95,9 +106,13 @@ def read(folder: Path) -> Evaluation:
     if not (folder / "metrics.json").exists():
         raise NotFound(f"no evaluation in {folder}", hint="scripts/production_evaluation.py --skip-ingest")
     summary = read_json(folder / "metrics.json", "metrics")
+    if not isinstance(summary, dict):
+        raise ConfigInvalid(f"{folder}/metrics.json is not a JSON object", hint="evaluate again")
     recorded = summary.pop("evaluation_digest", None)
     try:
-        rows = [json.loads(line) for line in (folder / "case_results.jsonl").read_text(encoding="utf-8").splitlines()]
+        text = (folder / "case_results.jsonl").read_text(encoding="utf-8")
+        # str.splitlines would also split at the Unicode line ends that an answer may hold
+        rows = [json.loads(line) for line in text.split("\n") if line]
     except (OSError, ValueError) as error:
         raise ConfigInvalid(f"{folder}/case_results.jsonl cannot be read: {error}") from error
     found = Evaluation(summary, rows)

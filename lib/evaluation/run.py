@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 from lib.config import embedder_files
 from lib.evaluation import cases as case_files
 from lib.evaluation import ragchecker_metrics, results
-from lib.evaluation.cases import Case, evidence_found
+from lib.evaluation.cases import Case, evidence_found, source_text
 from lib.evaluation.judge import BedrockJudge, Judge, LexicalJudge, supports
 from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader, Reader
 from lib.evaluation.settings import EvaluationSettings
@@ -35,7 +35,7 @@ from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
 
 _GOLD_USED = 0.5  # share of a gold quote's words that an answer holds to count as using it
-_PACKAGES = ("ragchecker", "sentence-transformers", "torch", "tokenizers", "snowballstemmer")
+_PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "tokenizers", "snowballstemmer")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _answer_all(retriever: Retriever, reader: Reader, cases: Sequence[Case], wor
             case, retrieved = pair
             began = time.perf_counter()
             try:
-                answer, problem = reader.read(case.query, [chunk.bm25_text for chunk in retrieved.context]), ""
+                answer, problem = reader.read(case.query, [source_text(chunk) for chunk in retrieved.context]), ""
             except ModelFailed as error:
                 answer, problem = Answer(""), f"reader: {error}"
             progress.advance()
@@ -204,7 +204,7 @@ def _judge_all(judge: Judge, runs: Sequence[_Run]) -> tuple[dict[str, Any], dict
     todo = [run for run in runs if run.case.answerable and not run.unscored]
     with Progress("judging", len(todo), "cases") as progress:
         for run in todo:
-            passages = [(chunk.chunk_id, chunk.bm25_text) for chunk in run.retrieved.context]
+            passages = [(chunk.chunk_id, source_text(chunk)) for chunk in run.retrieved.context]
             result = ragchecker_metrics.new_result(
                 run.case.query_id, run.case.query, run.case.gt_answer, run.answer.text, passages
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -9,12 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.config import layers
-from lib.platform.errors import ConfigInvalid
-from lib.platform.files import digest_of, read_text
+from lib.config import embedder_files, layers
+from lib.platform.errors import ConfigInvalid, GoliveError
+from lib.platform.files import digest_of, read_text, sha256_file
 from lib.platform.workspace import Workspace
 
-_EXPORT = re.compile(r"^export ([A-Z][A-Z0-9_]*)=(.*)$")
+# Only what a shell takes as it stands: no expansion, no escape, no comment or second word after the value.
+_EXPORT = re.compile(r"""export ([A-Z][A-Z0-9_]*)=(?:([\w.,:/=+@%-]*)|"([^"$`\\]*)"|'([^']*)')""", re.ASCII)
 _MAX_WORKERS = 3
 _MAX_REQUESTS_PER_SECOND = 0.12
 _SEED = 42
@@ -63,13 +65,14 @@ class Determinism:
 class EvaluationSettings:
     """Reader, judge and prompts by name, with the deterministic environment."""
 
+    workspace: Workspace
     values: dict[str, Any]
     determinism: Determinism
     use_bedrock: bool
 
     @property
     def digest(self) -> str:
-        """Covers everything that decides an answer or a judgement, the prompts' texts included."""
+        """Covers everything that decides an answer or a judgement: the prompts' texts, the offline reader's weights."""
         return digest_of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class EvaluationSettings:
             "use_bedrock": self.use_bedrock,
             "settings": self.values,
             "determinism": asdict(self.determinism),
+            "reader_embedder": None if self.use_bedrock else _identity(self.workspace, self.values["reader"]["embedder"]),
             "prompt_hashes": {name: prompt_hash(name) for name in sorted(self.values["prompts"].values())},
         }
 
@@ -89,20 +93,32 @@ def load(workspace: Workspace, *, use_bedrock: bool = False) -> EvaluationSettin
     """
     environment = layers.environment_name(workspace, os.environ)
     layered = layers.load(workspace, "evaluation", environment=environment)
-    return EvaluationSettings(layered.values, determinism(workspace, os.environ), use_bedrock)
+    return EvaluationSettings(workspace, layered.values, determinism(workspace, os.environ), use_bedrock)
+
+
+def _identity(workspace: Workspace, embedder: str) -> dict[str, Any] | str:
+    """What decides an embedder's vectors; "missing" where it is not here, and then no evaluation runs with it."""
+    try:
+        found = embedder_files.find(workspace, embedder)
+    except GoliveError:
+        return "missing"
+    return {name: value for name, value in asdict(found).items() if name != "folder"}
 
 
 def environment_file(workspace: Workspace) -> dict[str, str]:
     """The variables of ``configs/deterministic_evaluation.env``, as a shell would export them."""
     path = workspace.configs / "deterministic_evaluation.env"
     found = {}
-    for number, line in enumerate(read_text(path, "deterministic environment").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "deterministic environment").split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        match = _EXPORT.match(line)
+        match = _EXPORT.fullmatch(line)
         if match is None:
-            raise ConfigInvalid(f"{workspace.show(path)}:{number}: not of the form export NAME=value")
-        found[match[1]] = match[2].strip("\"'")
+            raise ConfigInvalid(
+                f"{workspace.show(path)}:{number}: not of the form export NAME=value",
+                hint="one plain or quoted value a line, without $ or \\, and nothing after it",
+            )
+        found[match[1]] = match[2] or match[3] or match[4] or ""
     return found
 
 
@@ -125,19 +141,27 @@ def determinism(workspace: Workspace, environ: Mapping[str, str]) -> Determinism
 
     def number(name: str) -> float:
         try:
-            return float(values[name])
-        except (KeyError, ValueError) as error:
-            raise ConfigInvalid(f"{name} must be a number, not {values.get(name)!r}") from error
+            found = float(values[name])
+        except (KeyError, ValueError):
+            found = math.nan
+        if not math.isfinite(found):
+            raise ConfigInvalid(f"{name} must be a number, not {values.get(name)!r}")
+        return found
+
+    def whole(name: str) -> int:
+        if not (found := number(name)).is_integer():
+            raise ConfigInvalid(f"{name} must be a whole number, not {values[name]!r}")
+        return int(found)
 
     return Determinism(
         temperature=number("TEMPERATURE"),
         cache_disabled=values.get("EVAL_DISABLE_CACHE") == "1",
         prompt_audit=values.get("PROMPT_AUDIT") == "1",
-        seed=int(number("RANDOM_SEED")),
+        seed=whole("RANDOM_SEED"),
         few_shot_ids=tuple(filter(None, values.get("FEW_SHOT_IDS", "").split(","))),
         chain_of_thought=values.get("CHAIN_OF_THOUGHT") == "1",
-        max_workers=int(number("MAX_WORKERS")),
-        bedrock_max_in_flight=int(number("BEDROCK_MAX_IN_FLIGHT")),
+        max_workers=whole("MAX_WORKERS"),
+        bedrock_max_in_flight=whole("BEDROCK_MAX_IN_FLIGHT"),
         bedrock_requests_per_second=number("BEDROCK_REQUESTS_PER_SECOND"),
         bedrock_call_timeout_s=number("BEDROCK_CALL_TIMEOUT_S"),
         bedrock_text_timeout_s=number("BEDROCK_TEXT_TIMEOUT_S"),
@@ -145,14 +169,18 @@ def determinism(workspace: Workspace, environ: Mapping[str, str]) -> Determinism
 
 
 def prompt_text(name: str) -> str:
+    return _prompt_file(name).read_text(encoding="utf-8")
+
+
+def prompt_hash(name: str) -> str:
+    """SHA-256 of a prompt's file."""
+    return sha256_file(_prompt_file(name))
+
+
+def _prompt_file(name: str) -> Path:
     path = _PROMPTS / f"{name}.txt"
     if not path.exists():
         raise ConfigInvalid(
             f"no prompt {name!r}", detail=f"known: {', '.join(sorted(p.stem for p in _PROMPTS.glob('*.txt')))}"
         )
-    return path.read_text(encoding="utf-8")
-
-
-def prompt_hash(name: str) -> str:
-    """SHA-256 of a prompt's text."""
-    return digest_of(prompt_text(name))
+    return path

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lib.evaluation import ragchecker_metrics
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER, METRICS, compute, compute_by_cli, new_result, to_json
 from lib.platform.errors import Unavailable
 
@@ -94,6 +95,18 @@ def test_a_command_line_that_fails_is_unavailable_and_says_why(tmp_path, monkeyp
     assert "--bypass-cli" in caught.value.hint
 
 
+def test_a_command_line_that_hangs_is_unavailable(tmp_path, monkeypatch):
+    package = tmp_path / "ragchecker"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(ragchecker_metrics, "_CLI_TIMEOUT_S", 0.5)
+    with pytest.raises(Unavailable, match="ragchecker's command line failed") as caught:
+        compute_by_cli([example("q")], tmp_path)
+    assert caught.value.detail == "no result after 0.5 s"
+
+
 def test_equal_results_give_equal_files_in_ragcheckers_own_form():
     from ragchecker import RAGResults
 
@@ -110,7 +123,8 @@ def test_passages_keep_the_readers_order():
 
 
 def test_what_is_better_lower_is_named():
-    assert {"hallucination", "noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant"} == LOWER_IS_BETTER
+    noise = {"noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant"}
+    assert {"hallucination", "self_knowledge", *noise} == LOWER_IS_BETTER
 
 
 def example(query_id: str) -> Any:

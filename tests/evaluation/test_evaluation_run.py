@@ -155,6 +155,16 @@ def test_a_judge_that_fails_leaves_its_case_unscored_with_the_worst_values(
     assert results.read(tmp_path / "out") == found
 
 
+def test_a_judge_that_cannot_be_understood_leaves_its_case_unscored(workspace, connection, release, tmp_path, converse):
+    converse.reply = lambda model_id, prompt: (
+        "I cannot help with that." if model_id == "judge" else "Bread is baked at noon."
+    )
+    asked = request(workspace, release, bedrock(workspace, converse.url))
+    found = run.evaluate(workspace, connection, asked, tmp_path / "out")
+    assert found.unscored == {"backup-proof", "rollback-speed"}
+    assert (found.summary["metrics"]["faithfulness"], found.summary["metrics"]["hallucination"]) == (0.0, 1.0)
+
+
 def test_a_reader_that_fails_on_one_case_leaves_that_one_unscored(workspace, connection, release, tmp_path, converse):
     def reply(model_id: str, prompt: str) -> str | int:
         if model_id == "judge":
@@ -220,7 +230,6 @@ def test_the_inputs_name_everything_that_was_changed(workspace, release):
         assert {key for key in before if before[key] != after[key]} == {name}
 
 
-@pytest.mark.xfail(strict=True, reason="the reader's embedder is named, but not its weights, length or prompts")
 def test_the_inputs_cover_how_the_readers_embedder_is_used(workspace, release):
     before = run.inputs_of(request(workspace, release), "documents")
     path = workspace.configs / "embedders.yaml"
@@ -230,9 +239,6 @@ def test_the_inputs_cover_how_the_readers_embedder_is_used(workspace, release):
     assert run.inputs_of(request(workspace, release), "documents") != before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="under policy B the prefix stands in the text that the reader takes its sentences from"
-)
 def test_a_prefix_is_never_an_answer(workspace, connection, make_config, tmp_path):
     release = build(connection, workspace, make_config(chunk_size=60, prefix_policy="B"))
     asked = [{**CASES[0], "query": "What does the document on backups say in its section on retention?"}]
