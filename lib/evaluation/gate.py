@@ -126,27 +126,30 @@ def _judge_metric(
     if value is None or not math.isfinite(value):
         common["value"] = None
         return MetricVerdict(status="ERROR", reason="no value", **common)
-    if "floor" in limits and value < limits["floor"] - _ROUNDING:
-        return MetricVerdict(status="FAIL", reason=f"{value:.3f} is under the floor {limits['floor']:g}", **common)
-    if "ceiling" in limits and value > limits["ceiling"] + _ROUNDING:
-        return MetricVerdict(status="FAIL", reason=f"{value:.3f} is over the ceiling {limits['ceiling']:g}", **common)
+    missed = _missed_limit(value, limits)
     if baseline is None or "margin" not in limits:
-        return MetricVerdict(status="PASS", reason="within its limits", **common)
-    return _against_baseline(name, limits, candidate, baseline, gates, seed, common)
+        return MetricVerdict(status="FAIL" if missed else "PASS", reason=missed or "within its limits", **common)
+    status, reason, difference = _against_baseline(name, limits, candidate, baseline, gates, seed)
+    if missed:
+        status, reason = "FAIL", missed
+    return MetricVerdict(status=status, reason=reason, difference=difference, **common)
+
+
+def _missed_limit(value: float, limits: Mapping[str, Any]) -> str | None:
+    if "floor" in limits and value < limits["floor"] - _ROUNDING:
+        return f"{value:.3f} is under the floor {limits['floor']:g}"
+    if "ceiling" in limits and value > limits["ceiling"] + _ROUNDING:
+        return f"{value:.3f} is over the ceiling {limits['ceiling']:g}"
+    return None
 
 
 def _against_baseline(
-    name: str,
-    limits: Mapping[str, Any],
-    candidate: Evaluation,
-    baseline: Evaluation,
-    gates: Mapping[str, Any],
-    seed: int,
-    common: dict[str, Any],
-) -> MetricVerdict:
+    name: str, limits: Mapping[str, Any], candidate: Evaluation, baseline: Evaluation, gates: Mapping[str, Any], seed: int
+) -> tuple[str, str, Difference | None]:
+    """``(status, reason, difference)`` of a metric with a margin."""
     ours, theirs = candidate.values(name), baseline.values(name)
     if ours.keys() != theirs.keys():
-        return MetricVerdict(status="ERROR", reason="the baseline was measured on other cases", **common)
+        return "ERROR", "the baseline was measured on other cases", None
     sign = 1.0 if limits["direction"] == "higher" else -1.0
     # the baseline's unscored cases hold the worst values, which would make the candidate look better
     pairs = sorted(ours.keys() - baseline.unscored)
@@ -159,13 +162,11 @@ def _against_baseline(
             seed=seed,
         )
     except ValueError as error:
-        return MetricVerdict(status="ERROR", reason=str(error), **common)
+        return "ERROR", str(error), None
     margin = limits["margin"]
     interval = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] over {found.pairs} cases, margin {margin:g}"
     if found.low >= -margin - _ROUNDING:
-        status, reason = "PASS", f"not worse: {interval}"
-    elif found.high < 0:
-        status, reason = "FAIL", f"worse than the baseline: {interval}"
-    else:
-        status, reason = "INCONCLUSIVE", f"could be worse than the baseline: {interval}"
-    return MetricVerdict(status=status, reason=reason, difference=found, **common)
+        return "PASS", f"not worse: {interval}", found
+    if found.high < 0:
+        return "FAIL", f"worse than the baseline: {interval}", found
+    return "INCONCLUSIVE", f"could be worse than the baseline: {interval}", found

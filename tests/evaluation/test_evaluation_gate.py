@@ -52,6 +52,14 @@ def test_a_missed_limit_is_said_in_words():
     assert found.reasons == ["hallucination: 0.625 is over the ceiling 0.5"]
 
 
+def test_a_missed_limit_does_not_hide_the_difference_from_the_baseline():
+    gates = {"recall": {"direction": "higher", "floor": 0.5, "margin": 0.125}}
+    found = judge(gates, evaluation(recall=[0.25] * 4), evaluation(recall=[0.75] * 4)).metrics[0]
+    assert (found.status, found.reason) == ("FAIL", "0.250 is under the floor 0.5")
+    assert found.difference is not None
+    assert found.difference.mean == -0.5
+
+
 def test_cases_that_are_all_at_the_floor_meet_it():
     assert judge({"recall": {"direction": "higher", "floor": 0.3}}, evaluation(recall=[0.3] * 10)).verdict == "PASS"
 
