@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.config import schemas, strict_yaml
 from lib.platform.errors import ConfigInvalid, Unavailable
-from lib.platform.files import digest_of, sha256_file
+from lib.platform.files import digest_of, read_json, sha256_file
 from lib.platform.workspace import Workspace
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -18,6 +17,7 @@ _DECIDING = (
     "config.json",
     "modules.json",
     "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "*/config.json",
     "*/*.safetensors",
     "*/pytorch_model.bin",
@@ -51,8 +51,14 @@ def find(workspace: Workspace, name: str) -> EmbedderFiles:
     """
     known = registry(workspace)
     entry = known.get(name)
-    folder = _folder(name, entry, known)
-    return _inspect(name, folder, entry or {})
+    folder = _folder(workspace, name, entry, known)
+    try:
+        return _inspect(name, folder, entry or {})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # its JSON files hold something else than they should
+        raise ConfigInvalid(
+            f"{folder} is not a sentence-transformers model", detail=f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def registry(workspace: Workspace) -> dict[str, Any]:
@@ -62,25 +68,31 @@ def registry(workspace: Workspace) -> dict[str, Any]:
     return file.values
 
 
-def _folder(name: str, entry: dict[str, Any] | None, known: dict[str, Any]) -> Path:
+def _folder(workspace: Workspace, name: str, entry: dict[str, Any] | None, known: dict[str, Any]) -> Path:
     if entry is None:
-        if (Path(name) / "config.json").exists():
-            return Path(name)
+        folder = workspace.root / name
+        if (folder / "config.json").exists():
+            return folder
         if "/" not in name or name.startswith((".", "/")):
             raise ConfigInvalid(
                 f"unknown embedder {name!r}", detail=f"known: {', '.join(known)}", hint="or give a model folder"
             )
         entry = {"hub_name": name}
     if path := entry.get("model_path"):
-        if not (Path(path) / "config.json").exists():
+        folder = workspace.root / str(path)
+        if not (folder / "config.json").exists():
             raise Unavailable(f"no model in {path}", hint=f"correct model_path of {name} in configs/embedders.yaml")
-        return Path(path)
+        return folder
     if package := entry.get("package"):
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise Unavailable(f"the package of the embedder {name} is not installed", hint="make setup")
         return Path(spec.origin).parent / str(entry.get("package_folder", "."))
-    return _from_hub(entry["hub_name"])
+    if hub_name := entry.get("hub_name"):
+        return _from_hub(hub_name)
+    raise ConfigInvalid(
+        f"the embedder {name} has no files", hint="give it a package, a hub_name or a model_path in configs/embedders.yaml"
+    )
 
 
 def _from_hub(hub_name: str) -> Path:
@@ -93,7 +105,7 @@ def _from_hub(hub_name: str) -> Path:
         try:
             return Path(str(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=local_only)))
         except Exception as error:  # the hub client raises many kinds; every one means: not here
-            reason = str(error).strip().splitlines()[0][:160]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     raise Unavailable(
         f"the embedder {hub_name} is not on this machine and could not be fetched",
         detail=reason,
@@ -131,18 +143,13 @@ def _inspect(name: str, folder: Path, entry: dict[str, Any]) -> EmbedderFiles:
 
 def _dimension(folder: Path, config: dict[str, Any]) -> int:
     """The output's width: that of the last Dense layer where there is one, else the hidden size."""
-    modules = json.loads((folder / "modules.json").read_text()) if (folder / "modules.json").exists() else []
-    for module in reversed(modules):
+    modules = _read(folder / "modules.json")
+    for module in reversed(modules or []):
         if module["type"].endswith("Dense"):
             return int(_read(folder / module["path"] / "config.json")["out_features"])
     return int(config["hidden_size"])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigInvalid(f"{path} is not JSON", detail=str(error)) from error
-    return found if isinstance(found, dict) else {}
+def _read(path: Path) -> Any:
+    """The file's JSON value; an empty mapping where there is no file."""
+    return read_json(path, "embedder file") if path.exists() else {}

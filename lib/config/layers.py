@@ -18,7 +18,7 @@ CANDIDATE_VARIABLES = {
     "PREFIX_POLICY": "prefix_policy",
 }
 ENVIRONMENT_VARIABLE = "GOLIVE_ENV"
-_ENVIRONMENT_NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
+_ENVIRONMENT_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def environment_name(workspace: Workspace, environ: Mapping[str, str]) -> str | 
     name = environ.get(ENVIRONMENT_VARIABLE, "")
     if not name:
         return None
-    if not _ENVIRONMENT_NAME.match(name):
+    if not _ENVIRONMENT_NAME.fullmatch(name):
         raise ConfigInvalid(f"{name!r} cannot be the name of an environment", hint="ENV=staging")
     if not list(workspace.configs.glob(f"*.{name}.yaml")):
         raise NotFound(f"no configs/*.{name}.yaml", hint=f"create configs/candidate.{name}.yaml, or leave ENV out")
@@ -86,7 +86,7 @@ def environment_name(workspace: Workspace, environ: Mapping[str, str]) -> str | 
 def from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
     """The candidate's values that stand in environment variables; an empty variable counts as unset."""
     return {
-        key: (f"environment variable {variable}", strict_yaml.scalar(environ[variable]))
+        key: _read(f"environment variable {variable}", environ[variable])
         for variable, key in CANDIDATE_VARIABLES.items()
         if environ.get(variable)
     }
@@ -94,11 +94,11 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
 
 def from_flags(flags: Mapping[str, str | None]) -> dict[str, tuple[str, Any]]:
     """Values given on the command line (``--chunk-size 450`` is ``{"chunk_size": "450"}``)."""
-    return {
-        key: (f"flag --{key.replace('_', '-')}", strict_yaml.scalar(text))
-        for key, text in flags.items()
-        if text is not None
-    }
+    return {key: _read(f"flag --{key.replace('_', '-')}", text) for key, text in flags.items() if text is not None}
+
+
+def _read(origin: str, text: str) -> tuple[str, Any]:
+    return origin, strict_yaml.scalar(text, origin)
 
 
 def _lay(layered: Layered, file: strict_yaml.YamlFile, workspace: Workspace) -> None:

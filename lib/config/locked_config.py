@@ -10,8 +10,7 @@ from typing import Any
 from lib.platform.errors import ConfigInvalid, IntegrityMismatch
 from lib.platform.files import digest_of
 
-CHUNK_VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-v[1-9]\d*$")
-RELEASE_ID = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-v[1-9]\d*-[0-9a-f]{8}$")
+CHUNK_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{6}-v[1-9][0-9]*")
 FIRST_PRIMARY_TABLE = "document_chunks"
 
 
@@ -73,9 +72,14 @@ class LockedConfig:
     shadow_table: str | None = None
 
     def __post_init__(self) -> None:
-        if not CHUNK_VERSION.match(self.chunk_version):
+        if not CHUNK_VERSION.fullmatch(self.chunk_version):
             raise ConfigInvalid(f"chunk_version {self.chunk_version!r} is not YYYY-MM-DD-HHMMSS-vN")
-        computed = digest_of(self.deciding())
+        try:
+            computed = digest_of(self.deciding())
+        except ValueError as error:  # not a number, or half of a surrogate pair
+            raise ConfigInvalid(
+                f"locked config {self.chunk_version} holds a value that cannot be written", detail=str(error)
+            ) from error
         if not self.config_hash:
             object.__setattr__(self, "config_hash", computed)
         elif self.config_hash != computed:
@@ -132,9 +136,13 @@ class LockedConfig:
             ConfigInvalid: a field is missing, unknown or of the wrong kind.
             IntegrityMismatch: the fields do not give the recorded ``config_hash``.
         """
-        known = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or set(values) - known:
-            raise ConfigInvalid("a locked config has unknown fields", detail=str(sorted(set(values) - known)))
+        if not isinstance(values, dict):
+            raise ConfigInvalid("a locked config is a mapping of names to values", detail=f"not {values!r:.80}")
+        unknown = sorted(set(values) - {item.name for item in fields(cls)})
+        if unknown:
+            raise ConfigInvalid("a locked config has unknown fields", detail=str(unknown))
+        if not values.get("config_hash"):  # an edited config would be given the hash that fits it
+            raise ConfigInvalid("a locked config is incomplete", detail="config_hash is missing")
         try:
             nested = {
                 "retrieval": RetrievalSettings(**values["retrieval"]),

@@ -32,15 +32,25 @@ def check(value: Any, name: str, where: Callable[[str], str]) -> None:
     Raises:
         ConfigInvalid: every violation (the first five in full) is named with its place.
     """
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(schema(name))
-    problems = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
+    found = _validator(name).iter_errors(value)
+    problems = sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
     if not problems:
         return
-    lines = [line for problem in problems for line in _describe(problem, where)]
+    # each missing key is a problem of its own that describes all of them
+    lines = list(dict.fromkeys(line for problem in problems for line in _describe(problem, where)))
     more = f" (and {len(lines) - _SHOWN} more)" if len(lines) > _SHOWN else ""
     raise ConfigInvalid(lines[0], detail="; ".join(lines[1:_SHOWN]) + more)
+
+
+@cache
+def _validator(name: str) -> Any:
+    import jsonschema
+
+    base = jsonschema.Draft202012Validator
+    extend: Any = jsonschema.validators.extend
+    # 40.0 is an integer to JSON Schema, but another value than 40 to a digest
+    kinds = base.TYPE_CHECKER.redefine("integer", lambda _, found: type(found) is int)
+    return extend(base, type_checker=kinds)(schema(name))
 
 
 def _describe(problem: Any, where: Callable[[str], str]) -> list[str]:
@@ -54,7 +64,7 @@ def _describe(problem: Any, where: Callable[[str], str]) -> list[str]:
         ]
     if problem.validator == "required":
         missing = [key for key in problem.validator_value if key not in problem.instance]
-        return [f"{where(dotted)}: {_join(dotted, key)} is missing" for key in missing[:1]]
+        return [f"{where(dotted)}: {_join(dotted, key)} is missing" for key in missing]
     return [f"{where(dotted)}: {dotted or 'the value'} {_expectation(problem)}"]
 
 

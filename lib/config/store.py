@@ -24,19 +24,26 @@ def write_history(workspace: Workspace, config: LockedConfig) -> None:
     Raises:
         Refused: another content stands under that version.
     """
+    if not in_history(workspace, config):
+        write_json(history_path(workspace, config.chunk_version), config.in_production(False).to_dict())
+
+
+def in_history(workspace: Workspace, config: LockedConfig) -> bool:
+    """Whether the config's history file stands; raises as ``write_history``."""
     path = history_path(workspace, config.chunk_version)
-    frozen = config.in_production(False).to_dict()
-    if path.exists():
-        if path.read_text(encoding="utf-8") != pretty_json(frozen):
-            raise Refused(f"{workspace.show(path)} holds another config", hint="a history file is never changed")
-        return
-    write_json(path, frozen)
+    if path.exists() and not _holds(path, config.in_production(False)):
+        raise Refused(f"{workspace.show(path)} holds another config", hint="a history file is never changed")
+    return path.exists()
 
 
 def write_active(workspace: Workspace, config: LockedConfig) -> None:
     path = active_path(workspace)
-    if not path.exists() or path.read_text(encoding="utf-8") != pretty_json(config.to_dict()):
+    if not path.exists() or not _holds(path, config):
         write_json(path, config.to_dict())
+
+
+def _holds(path: Path, config: LockedConfig) -> bool:
+    return path.read_bytes() == pretty_json(config.to_dict()).encode()
 
 
 def read_active(workspace: Workspace) -> LockedConfig:

@@ -16,8 +16,8 @@ import yaml
 from lib.platform.errors import ConfigInvalid
 from lib.platform.files import read_text
 
-_INTEGER = re.compile(r"^-?(0|[1-9][0-9]*)$")
-_FLOAT = re.compile(r"^-?(0|[1-9][0-9]*)\.[0-9]+$")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_LONGEST_NUMBER = 100
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,14 @@ def load(path: Path, what: str) -> YamlFile:
     """
     text = read_text(path, what)
     try:
-        events = list(yaml.parse(text, Loader=_PlainLoader))
         node = yaml.compose(text, Loader=_PlainLoader)
+        for event in yaml.parse(text, Loader=_PlainLoader):
+            _refuse_magic(event, f"{path}:{_line(event.start_mark)}")
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
+        line = f":{_line(mark)}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigInvalid(f"{path}{line}: {what} is not valid YAML: {problem}") from error
-    if any(isinstance(event, yaml.AliasEvent) for event in events):
-        raise ConfigInvalid(f"{path}: {what} uses a YAML alias", hint="write the value out")
     if node is None:
         return YamlFile(path, {}, {})
     if not isinstance(node, yaml.MappingNode):
@@ -61,13 +60,18 @@ def load(path: Path, what: str) -> YamlFile:
     return YamlFile(path, _value(node, path, "", lines), lines)
 
 
+def _refuse_magic(event: yaml.Event, where: str) -> None:
+    if isinstance(event, yaml.AliasEvent):
+        raise ConfigInvalid(f"{where}: YAML aliases are not allowed", hint="write the value out")
+    if getattr(event, "tag", None) is not None:
+        raise ConfigInvalid(f"{where}: YAML tags are not allowed")
+
+
 def _value(node: yaml.Node, path: Path, dotted: str, lines: dict[str, int]) -> Any:
-    if node.tag.startswith("!"):
-        raise ConfigInvalid(f"{path}:{node.start_mark.line + 1}: YAML tags are not allowed")
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
+            line = _line(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigInvalid(f"{path}:{line}: a key must be a plain name")
             key = key_node.value
@@ -80,17 +84,25 @@ def _value(node: yaml.Node, path: Path, dotted: str, lines: dict[str, int]) -> A
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, path, f"{dotted}.{index}", lines) for index, item in enumerate(node.value)]
     assert isinstance(node, yaml.ScalarNode)
-    return scalar(node.value) if node.style is None else node.value
+    return scalar(node.value, f"{path}:{_line(node.start_mark)}") if node.style is None else node.value
 
 
-def scalar(text: str) -> Any:
-    """The value of an unquoted YAML scalar: bool, int, float, None or the string itself."""
+def _line(mark: Any) -> int:
+    return int(mark.line) + 1
+
+
+def scalar(text: str, where: str = "value") -> Any:
+    """The value of an unquoted YAML scalar: bool, int, float, None or the string itself.
+
+    Raises:
+        ConfigInvalid: a number too long to be meant; ``where`` names its place.
+    """
     if text in ("true", "false"):
         return text == "true"
     if text in ("", "null", "~"):
         return None
-    if _INTEGER.match(text):
-        return int(text)
-    if _FLOAT.match(text):
-        return float(text)
-    return text
+    if not _NUMBER.fullmatch(text):
+        return text
+    if len(text) > _LONGEST_NUMBER:
+        raise ConfigInvalid(f"{where}: a number of {len(text)} characters", hint=f"{_LONGEST_NUMBER} are possible")
+    return float(text) if "." in text else int(text)

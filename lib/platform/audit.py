@@ -14,5 +14,6 @@ def record(
     """Appends one entry: who did what to ``subject`` and why, from which digest to which. The caller commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT golive.audit(%s, %s, %s, %s, %s, %s)", (who(), action, subject, redact(reason), before, after)
+            "SELECT golive.audit(%s, %s, %s, %s, %s, %s)",
+            (who(), action, redact(subject), redact(reason), before, after),
         )

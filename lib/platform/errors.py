@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from enum import IntEnum
+from typing import Any
+from urllib.parse import unquote
 
 
 class ExitCode(IntEnum):
@@ -102,28 +104,44 @@ def exit_code_table() -> str:
     return "exit codes: " + " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANINGS.items())
 
 
-_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@]*):(?P<secret>[^\s@]+)@", re.IGNORECASE)
-_DSN_PASSWORD = re.compile(r"(?P<head>\bpassword\s*=\s*)(?P<secret>'(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE)
-_SECRET_NAME = re.compile(r"(^|_)(\w*PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_KEY|PRIVATE_KEY)(_|$)", re.IGNORECASE)
-_URL_IN_ENVIRONMENT = re.compile(r"^[a-z][a-z0-9+.-]*://[^:/@]*:(?P<secret>[^@]+)@", re.IGNORECASE)
+# A port and a path are no password, even where an @ follows. An ampersand ends one in a query, but not one in a DSN.
+_PASSWORDS = re.compile(
+    r"(?P<url>[a-z][a-z0-9+.-]{0,20}://[^\s:/@]*:)(?!\d+[/?#])(?P<in_url>[^\s@]+)(?=@)"
+    r"|(?P<query>[?&]\w*password=)(?P<in_query>[^\s&]+)"
+    r"|(?P<dsn>password\s*=\s*)(?P<in_dsn>'(?:[^'\\]|\\.)*'|\S+)",
+    re.IGNORECASE,
+)
+_SECRET_NAME = re.compile(
+    r"(^|_)(\w*PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_KEY|PRIVATE_KEY)(_|$)|(^|_)PASS$|_PWD$",
+    re.IGNORECASE,
+)
 _SHORTEST_SECRET = 6
 
 
 def secrets_of_environment(environ: dict[str, str] | None = None) -> list[str]:
-    """Secret values the environment holds, longest first: by the variable's name, or as a URL's password."""
+    """Secret values the environment holds, longest first: by the variable's name, or as the password of an address."""
     found: set[str] = set()
     for name, value in (os.environ if environ is None else environ).items():
         if _SECRET_NAME.search(name):
             found.add(value)
-        if match := _URL_IN_ENVIRONMENT.match(value):
-            found.add(match["secret"])
+        for match in _PASSWORDS.finditer(value):
+            secret = (match["in_url"] or match["in_query"] or match["in_dsn"]).strip("'")
+            found |= {secret, unquote(secret)}
     return sorted((s for s in found if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 
 def redact(text: str) -> str:
     """``text`` without passwords: in URLs, in DSNs, and wherever a secret of the environment is repeated."""
-    text = _URL_PASSWORD.sub(r"\g<head>:***@", text)
-    text = _DSN_PASSWORD.sub(r"\g<head>***", text)
+    text = _PASSWORDS.sub(r"\g<url>\g<query>\g<dsn>***", text)
     for secret in secrets_of_environment():
         text = text.replace(secret, "***")
     return text
+
+
+def redact_all(value: Any) -> Any:
+    """A JSON value with every text in it redacted: once it is serialised, escapes would hide a secret."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact_all(key): redact_all(item) for key, item in value.items()}
+    return [redact_all(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -112,7 +112,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The file's JSON value; ``NaN``, ``Infinity`` and duplicate keys are errors.
+    """The file's JSON value; duplicate keys, and what could not be written as JSON again (NaN, 1e999), are errors.
 
     Raises:
         NotFound, Unavailable: as ``read_text``.
@@ -131,7 +131,9 @@ def read_json(path: Path, what: str) -> Any:
         return found
 
     try:
-        return json.loads(text, parse_constant=no_constant, object_pairs_hook=no_duplicates)
+        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_duplicates)
+        canonical_json(value)  # the parser makes 1e999 infinite, and keeps half of a surrogate pair
+        return value
     except ValueError as error:
         raise ConfigInvalid(f"{what} {path} is not JSON: {error}") from error
     except RecursionError as error:

@@ -14,10 +14,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from lib.platform.clock import timestamp
-from lib.platform.errors import LeaseHeld
+from lib.platform.errors import LeaseHeld, Unavailable
 from lib.platform.postgres import connect, one
 
 _NAME = "state"
@@ -39,12 +40,14 @@ def lease(url: str, step: str) -> Iterator[dict[str, str]]:
 
     Raises:
         LeaseHeld: another run has it; the message says which, and since when.
+        Unavailable: the lease was lost while the block ran, so that another run may have been at work too.
     """
     connection = connect(url, f"lease: {step}")
     try:
         inherited = os.environ.get(_TOKEN_VARIABLE)
         if inherited and _is_current(connection, inherited):
             yield {_TOKEN_VARIABLE: inherited}
+            _require_current(connection, inherited)
             return
         connection.autocommit = True
         got = one(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS held", (f"golive lease {_NAME}",))
@@ -63,8 +66,22 @@ def lease(url: str, step: str) -> Iterator[dict[str, str]]:
                 (_NAME, token, holder),
             )
         yield {_TOKEN_VARIABLE: token}
+        _require_current(connection, token)
     finally:
         connection.close()
+
+
+def _require_current(connection: Connection, token: str) -> None:
+    try:
+        current = _is_current(connection, token)
+    except psycopg2.Error:  # the session that held the lock is gone, and the lock with it
+        current = False
+    if not current:
+        raise Unavailable(
+            "the lease was lost while this step was at work",
+            detail="its session in the database ended, so another step may have run beside it",
+            hint="make status; then run the same command again",
+        )
 
 
 def _is_current(connection: Connection, token: str) -> bool:
@@ -72,8 +89,10 @@ def _is_current(connection: Connection, token: str) -> bool:
     with connection:
         found = one(
             connection,
-            "SELECT EXISTS (SELECT FROM golive.leases WHERE name = %s AND token = %s)"
-            " AND NOT pg_try_advisory_xact_lock(hashtextextended(%s, 0)) AS current",
+            "SELECT EXISTS (SELECT FROM golive.leases, pg_locks WHERE name = %s AND token = %s"
+            " AND locktype = 'advisory' AND granted AND objsubid = 1"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)) AS current",
             (_NAME, token, f"golive lease {_NAME}"),
         )
     return bool(found and found["current"])

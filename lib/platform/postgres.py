@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +92,18 @@ def create_state(connection: Connection) -> None:
     require_pgvector(connection)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('golive schema'))")
+        # made before the look around, so that it can be the first schema of the search_path, as the hint below says
+        cursor.execute("CREATE SCHEMA IF NOT EXISTS golive")
         cursor.execute(
-            "SELECT array_agg(column_name::text) FROM information_schema.columns"
-            " WHERE table_schema = current_schema() AND table_name = 'documents'"
+            "SELECT array_agg(attname::text) FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped"
+            " AND attrelid = to_regclass(quote_ident(current_schema()) || '.documents')"
         )
         columns = (cursor.fetchone() or (None,))[0]
         if columns and not set(columns) >= _DOCUMENT_COLUMNS:
             raise Refused(
                 "a table named documents is there already, with other columns",
                 detail=f"missing: {', '.join(sorted(_DOCUMENT_COLUMNS - set(columns)))}",
-                hint="give Golive a schema of its own: add ?options=-csearch_path%3Dgolive_data,public to DATABASE_URL",
+                hint="give Golive a schema of its own: add ?options=-csearch_path%3Dgolive,public to DATABASE_URL",
             )
         cursor.execute(read_sql(__file__, "schema"))
 
@@ -113,10 +115,11 @@ def require_pgvector(connection: Connection) -> None:
         Unavailable: the server does not have it, or one older than 0.7.
     """
     try:
-        with connection, connection.cursor() as cursor:
+        # two first steps at the same time: the one that waited fails on the other's committed row, and has what it wants
+        with suppress(psycopg2.errors.UniqueViolation), connection, connection.cursor() as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-            version = str((cursor.fetchone() or ("0.0",))[0])
+        with connection:
+            found = one(connection, "SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     except (psycopg2.errors.UndefinedFile, psycopg2.errors.FeatureNotSupported) as error:
         raise Unavailable("this PostgreSQL has no pgvector", hint="install pgvector 0.7 or newer on the server") from error
     except psycopg2.errors.InsufficientPrivilege as error:
@@ -124,6 +127,7 @@ def require_pgvector(connection: Connection) -> None:
             "pgvector is not enabled here, and this role may not enable it",
             hint="as a superuser: CREATE EXTENSION vector",
         ) from error
+    version = str(found["extversion"]) if found else "0.0"
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PGVECTOR:
         raise Unavailable(f"pgvector {version} is too old", hint="update the server to pgvector 0.7 or newer")
 
@@ -230,6 +234,12 @@ def translate(error: Exception) -> GoliveError | None:
     if isinstance(error, psycopg2.errors.UndefinedTable):
         return IntegrityMismatch(
             "a table that should be there is gone", detail=first_line, hint="make status, make backups"
+        )
+    if isinstance(error, psycopg2.errors.InvalidSchemaName):
+        return ConfigInvalid(
+            "a schema that is needed is not in the database",
+            detail=first_line,
+            hint="check the search_path in DATABASE_URL",
         )
     if isinstance(error, psycopg2.errors.DataCorrupted):
         return IntegrityMismatch("the database reports corrupted data", detail=first_line)

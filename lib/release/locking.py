@@ -25,7 +25,7 @@ from lib.index.releases import Release, read_pointer
 from lib.index.seal import content_of
 from lib.platform import audit, postgres
 from lib.platform.clock import timestamp
-from lib.platform.errors import ConfigInvalid
+from lib.platform.errors import ConfigInvalid, Refused
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
 
@@ -126,14 +126,15 @@ def freeze(candidate: Candidate, *, moment: datetime, ordinal: int, baseline_met
 
 
 def plan_lock(connection: Connection, candidate: Candidate, moment: datetime) -> LockPlan:
-    """Reuses the newest locked config with the same hash and the same documents, unless it was retired or rolled back."""
+    """Reuses the newest release with the same config hash and the same documents, unless it was retired or rolled back."""
     with connection:
         fresh = freeze(candidate, moment=moment, ordinal=1, baseline_metrics=_baseline_metrics(connection))
         standing = _same_config(connection, fresh.config_hash)
         documents = corpus_digest(connection, fresh.sources)
         live = read_pointer(connection).release
         taken = {row["chunk_version"] for row in postgres.every(connection, "SELECT chunk_version FROM golive.releases")}
-        newest = standing[0] if standing else None
+        newest = next((release for release in standing if release.corpus_digest in (None, documents)), None)
+        newest = newest or (standing[0] if standing else None)
         damaged = newest is not None and newest.state == "sealed" and not _is_sound(connection, newest)
     if newest and newest.state in _REUSABLE and newest.corpus_digest in (None, documents) and not damaged:
         config = newest.locked_config.in_production(bool(live and live.release_id == newest.release_id))
@@ -160,12 +161,17 @@ def apply_lock(connection: Connection, workspace: Workspace, plan: LockPlan) -> 
 
 
 def store_config(connection: Connection, workspace: Workspace, config: LockedConfig) -> LockedConfig:
-    """Writes a locked config to the database (once), its history file (once) and the active file; reads it back."""
+    """Writes a locked config to the database (once), its history file (once) and the active file; reads it back.
+
+    Raises:
+        Refused: another config was locked under this version.
+    """
+    store.in_history(workspace, config)
     with connection, connection.cursor() as cursor:
         frozen = config.in_production(False)
         cursor.execute(
             "INSERT INTO golive.releases (release_id, chunk_version, config_hash, config, table_schema, table_name, state)"
-            " VALUES (%s, %s, %s, %s, current_schema(), %s, 'locked') ON CONFLICT (release_id) DO NOTHING RETURNING 1",
+            " VALUES (%s, %s, %s, %s, current_schema(), %s, 'locked') ON CONFLICT DO NOTHING RETURNING 1",
             (
                 config.ingest_run_id,
                 config.chunk_version,
@@ -176,9 +182,19 @@ def store_config(connection: Connection, workspace: Workspace, config: LockedCon
         )
         if cursor.fetchone():
             audit.record(connection, "lock config", config.chunk_version, "locked", after=config.digest)
+        else:
+            _require_the_same(connection, config)
     store.write_history(workspace, config)
     store.write_active(workspace, config)
     return store.read_active(workspace)
+
+
+def _require_the_same(connection: Connection, config: LockedConfig) -> None:
+    row = postgres.one(connection, "SELECT config FROM golive.releases WHERE chunk_version = %s", (config.chunk_version,))
+    if row is None or LockedConfig.from_dict(row["config"]).digest != config.digest:
+        raise Refused(
+            f"another config is locked as {config.chunk_version}", hint="lock it again: it gets a version of its own"
+        )
 
 
 def _same_config(connection: Connection, config_hash: str) -> list[Release]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lib.config.locked_config import LockedConfig
@@ -68,7 +69,7 @@ def render(config: LockedConfig, root: Path) -> str:
         jaccard_threshold=config.jaccard_threshold,
         prefix_policy=config.prefix_policy,
         embedder=config.embedder_name,
-        root=root,
+        root=shlex.quote(str(root)),
     )
 
 

@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg2
-import psycopg2.errors
 import pytest
 from psycopg2.extensions import connection as Connection
 
@@ -103,16 +101,10 @@ def test_a_config_exactly_at_a_cap_is_made(changes: dict[str, Any], workspace: W
     assert ProductionGuardrails(config).validate_config()["valid"] is True
 
 
-@pytest.mark.xfail(
-    strict=True, reason="create_production_config hands on str(1e-05), which the strict reader takes for text"
-)
 def test_a_small_overlap_is_a_number_too(workspace: Workspace) -> None:
     assert create_production_config(overlap_ratio=1e-05, embedder_name=_EMBEDDED).overlap_ratio == 1e-05
 
 
-@pytest.mark.xfail(
-    strict=True, reason="40.0 passes the schema as an integer and is hashed as 40.0: two hashes for one config"
-)
 def test_a_whole_number_with_a_decimal_point_is_the_same_config_or_none(workspace: Workspace) -> None:
     plain = create_production_config(embedder_name=_EMBEDDED)
     path = workspace.configs / "candidate.yaml"
@@ -189,11 +181,6 @@ def test_the_same_config_with_another_history_is_refused(
     assert manager.get_active_config() == make_config()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=psycopg2.errors.UniqueViolation,
-    reason="store_config: two configs of one second crash in the database",
-)
 def test_a_second_config_of_the_same_second_is_refused(
     connection: Connection, workspace: Workspace, make_config: Make
 ) -> None:
@@ -203,7 +190,6 @@ def test_a_second_config_of_the_same_second_is_refused(
         manager.lock_config(make_config(chunk_size=300))
 
 
-@pytest.mark.xfail(strict=True, reason="store_config writes the database before it looks at the history file")
 def test_a_config_that_the_history_refuses_is_not_in_the_database_either(
     connection: Connection, workspace: Workspace, make_config: Make
 ) -> None:
@@ -212,6 +198,18 @@ def test_a_config_that_the_history_refuses_is_not_in_the_database_either(
         ConfigLockManager().lock_config(make_config())
     with connection:
         assert postgres.every(connection, "SELECT release_id FROM golive.releases") == []
+
+
+def test_a_version_that_another_project_of_the_database_took_is_refused(
+    connection: Connection, workspace: Workspace, tmp_path: Path, make_config: Make
+) -> None:
+    ConfigLockManager().lock_config(make_config())
+    elsewhere = ConfigLockManager(Workspace(tmp_path / "elsewhere"))
+    for other in (make_config(chunk_size=300), make_config(created_by="somebody@else")):
+        with pytest.raises(Refused, match="another config is locked as 2026-01-02-030405-v1"):
+            elsewhere.lock_config(other)
+    assert elsewhere.get_active_config() is None
+    assert elsewhere.lock_config(make_config()) == make_config()
 
 
 def test_nothing_is_locked_while_another_step_is_at_work(
@@ -343,7 +341,6 @@ def test_a_runbook_holds_the_commands_of_this_config(workspace: Workspace, make_
             assert (scripts / line.split()[1]).exists()
 
 
-@pytest.mark.xfail(strict=True, reason="runbook._TEXT does not quote the project's folder")
 def test_a_runbooks_commands_work_in_a_folder_with_a_blank(workspace: Workspace, make_config: Make) -> None:
     home = Workspace(workspace.root / "my project")
     home.configs.mkdir(parents=True)

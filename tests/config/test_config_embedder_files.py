@@ -55,7 +55,8 @@ def test_the_embedded_model_is_read_as_far_as_its_position_table_goes(workspace:
 
 def test_the_embedded_models_hashes_are_those_of_its_files(workspace: Workspace) -> None:
     found = embedder_files.find(workspace, "all-MiniLM-L6-v2")
-    names = ("1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json")
+    settings = ("config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json")
+    names = ("1_Pooling/config.json", "model.safetensors", *settings)
     digests = {name: hashlib.sha256((found.folder / name).read_bytes()).hexdigest() for name in names}
     listing = json.dumps(digests, sort_keys=True, separators=(",", ":"))
     assert found.weights_hash == hashlib.sha256(listing.encode()).hexdigest()
@@ -128,12 +129,7 @@ def test_prompts_come_from_the_list_of_embedders(workspace: Workspace, make_mode
         "1_Pooling/config.json",
         "2_Dense/model.safetensors",
         "2_Dense/pytorch_model.bin",
-        pytest.param(
-            "config_sentence_transformers.json",
-            marks=pytest.mark.xfail(
-                strict=True, reason="_DECIDING leaves out the file whose default prompt is embedded too"
-            ),
-        ),
+        "config_sentence_transformers.json",
     ],
 )
 def test_each_file_that_decides_a_vector_decides_the_weights_hash(
@@ -193,16 +189,35 @@ def test_a_config_without_a_width_is_no_model(workspace: Workspace, make_model: 
         "config.json",
         "sentence_bert_config.json",
         "tokenizer_config.json",
-        pytest.param(
-            "modules.json",
-            marks=pytest.mark.xfail(strict=True, reason="_dimension reads modules.json without translating errors"),
-        ),
+        "modules.json",
     ],
 )
 def test_a_damaged_file_is_named(name: str, workspace: Workspace, make_model: MakeModel) -> None:
     folder = make_model()
     (folder / name).write_text('{"cut off')
     with pytest.raises(ConfigInvalid, match=f"{folder}/{name} is not JSON"):
+        embedder_files.find(workspace, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", "[]"),
+        ("config.json", '{"hidden_size": "wide", "max_position_embeddings": 64}'),
+        ("config.json", '{"hidden_size": 8, "max_position_embeddings": null}'),
+        ("sentence_bert_config.json", '{"max_seq_length": "long"}'),
+        ("tokenizer_config.json", "[]"),
+        ("modules.json", "5"),
+        ("modules.json", '[{"path": "2_Dense"}]'),
+        ("modules.json", '[{"path": "2_Dense", "type": "x.Dense"}]'),
+    ],
+)
+def test_a_file_that_holds_something_else_is_no_crash(
+    name: str, text: str, workspace: Workspace, make_model: MakeModel
+) -> None:
+    folder = make_model()
+    (folder / name).write_text(text)
+    with pytest.raises(ConfigInvalid, match=f"{folder} is not a sentence-transformers model"):
         embedder_files.find(workspace, str(folder))
 
 
@@ -262,18 +277,12 @@ def test_a_mistake_in_the_list_of_embedders_is_named_with_its_line(text: str, co
         embedder_files.find(workspace, "mine")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="embedders.schema.json allows an entry without a source; _folder then has a KeyError"
-)
 def test_an_embedder_without_a_source_is_refused(workspace: Workspace) -> None:
     _register(workspace, "mine:\n  max_sequence_length: 512\n")
     with pytest.raises(ConfigInvalid):
         embedder_files.find(workspace, "mine")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="embedder_files looks for a relative folder where the user stands, not in the project"
-)
 @pytest.mark.parametrize("by", ["name", "model_path"])
 def test_a_relative_folder_is_one_of_the_project(
     by: str, workspace: Workspace, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch

@@ -98,6 +98,11 @@ def test_a_variable_that_is_no_number_is_named(text: str, workspace: Workspace) 
         layers.load(workspace, "candidate", over=over)
 
 
+def test_a_number_too_long_to_be_meant_is_named() -> None:
+    with pytest.raises(ConfigInvalid, match="environment variable CHUNK_SIZE: a number of 5000 characters"):
+        layers.from_environment({"CHUNK_SIZE": "1" * 5000})
+
+
 def test_a_flag_that_is_no_number_is_named(workspace: Workspace) -> None:
     over = layers.from_flags({"overlap_ratio": "ten percent"})
     with pytest.raises(

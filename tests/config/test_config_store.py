@@ -96,9 +96,7 @@ def test_an_active_file_that_was_edited_is_noticed(project: Workspace, make_conf
         "[]",
         "{}",
         '{"chunk_size": 450, "chunk_size": 300}',
-        pytest.param(
-            "null", marks=pytest.mark.xfail(strict=True, reason="LockedConfig.from_dict crashes on what is no mapping")
-        ),
+        "null",
     ],
 )
 def test_an_active_file_that_is_no_config_is_refused(text: str, project: Workspace) -> None:
@@ -114,10 +112,7 @@ def test_an_active_file_that_is_no_config_is_refused(text: str, project: Workspa
     [
         b"",
         b"{",
-        pytest.param(
-            b"\xff\xfe",
-            marks=pytest.mark.xfail(strict=True, reason="store.write_active crashes on bytes that are not UTF-8"),
-        ),
+        b"\xff\xfe",
     ],
 )
 def test_a_damaged_active_file_is_mended_by_locking_again(damaged: bytes, project: Workspace, make_config: Make) -> None:

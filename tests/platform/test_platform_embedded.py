@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -97,7 +98,6 @@ def test_a_damaged_pid_file_does_not_keep_it_from_starting(content: str, home: W
     assert _ask(embedded.address(home), "SELECT 1") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="embedded takes any process named postgres for its own server, and stops it")
 def test_the_server_of_another_project_is_never_stopped(home: Workspace, tmp_path: Path) -> None:
     other = Workspace(tmp_path)
     url = embedded.address(other)
@@ -112,6 +112,13 @@ def test_the_server_of_another_project_is_never_stopped(home: Workspace, tmp_pat
     finally:
         (embedded.data_folder(home) / "postmaster.pid").unlink(missing_ok=True)
         embedded.stop(other)
+
+
+def test_a_project_that_was_moved_under_its_server_still_stops_it(tmp_path: Path) -> None:
+    embedded.address(Workspace(tmp_path / "before"))
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert embedded.stop(Workspace(tmp_path / "after")) is True
+    assert not (embedded.data_folder(Workspace(tmp_path / "after")) / "postmaster.pid").exists()
 
 
 def test_a_server_that_does_not_start_shows_the_end_of_its_log(home: Workspace) -> None:
@@ -129,9 +136,6 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(home: Workspace) 
     assert "DATABASE_URL" in caught.value.hint
 
 
-@pytest.mark.xfail(
-    strict=True, reason="embedded: a first start killed within initdb leaves a folder that never starts again"
-)
 def test_a_first_start_that_was_killed_is_done_again(tmp_path: Path) -> None:
     home = Workspace(tmp_path)
     data = embedded.data_folder(home)
@@ -141,6 +145,36 @@ def test_a_first_start_that_was_killed_is_done_again(tmp_path: Path) -> None:
         assert _ask(embedded.address(home), "SELECT 1") == 1
     finally:
         embedded.stop(home)
+
+
+def test_what_an_unfinished_start_left_is_kept_beside(tmp_path: Path) -> None:
+    home = Workspace(tmp_path)
+    data = embedded.data_folder(home)
+    data.mkdir(parents=True)
+    (data / "something").write_text("of somebody")
+    try:
+        embedded.address(home)
+    finally:
+        embedded.stop(home)
+    (kept,) = home.local.glob("postgres-unfinished-*/something")
+    assert kept.read_text() == "of somebody"
+    assert not list(home.local.glob("postgres-new-*"))
+
+
+def test_two_first_starts_at_the_same_time_find_one_server(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from lib.platform import embedded; from lib.platform.workspace import Workspace\n"
+        "print(embedded.address(Workspace(Path(sys.argv[1]))))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    try:
+        starts = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(2)]
+        first, second = (start.communicate(timeout=120)[0] for start in starts)
+        assert first == second
+        assert _ask(first.strip(), "SELECT 1") == 1
+    finally:
+        embedded.stop(Workspace(tmp_path))
 
 
 def _ask(url: str, query: str, *, fetch: bool = True) -> object:

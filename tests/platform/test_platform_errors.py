@@ -67,21 +67,10 @@ def test_an_error_as_a_document_holds_no_password() -> None:
         ("password='hun ter' dbname=x", "password=*** dbname=x"),
         (r"password='hun\'ter 22' dbname=x", "password=*** dbname=x"),
         ("postgresql://h/d?password=hunter22&sslmode=require", "postgresql://h/d?password=***&sslmode=require"),
-        pytest.param(
-            "password=hunt&er22 dbname=x",
-            "password=*** dbname=x",
-            marks=pytest.mark.xfail(strict=True, reason="redact stops at an ampersand, which a DSN's password may hold"),
-        ),
-        pytest.param(
-            "PGPASSWORD=hunter22 psql",
-            "PGPASSWORD=*** psql",
-            marks=pytest.mark.xfail(strict=True, reason="redact wants a word boundary before password"),
-        ),
-        pytest.param(
-            "sslkey=k sslpassword=hunter22",
-            "sslkey=k sslpassword=***",
-            marks=pytest.mark.xfail(strict=True, reason="redact wants a word boundary before password"),
-        ),
+        ("postgresql://h/d?a=1&sslpassword=hunter22&b=2", "postgresql://h/d?a=1&sslpassword=***&b=2"),
+        ("password=hunt&er22 dbname=x", "password=*** dbname=x"),
+        ("PGPASSWORD=hunter22 psql", "PGPASSWORD=*** psql"),
+        ("sslkey=k sslpassword=hunter22", "sslkey=k sslpassword=***"),
     ],
 )
 def test_passwords_in_addresses_are_hidden_and_nothing_else(text: str, shown: str) -> None:
@@ -116,10 +105,7 @@ def test_whatever_the_password_of_a_dsn_is_it_is_hidden(password: str, blank: bo
         "token budget 1024, tokens 12",
         "s3://bucket/secret/key",
         "2026-01-02-030405-v1-0a1b2c3d",
-        pytest.param(
-            "http://localhost:8080/users/me@example.org",
-            marks=pytest.mark.xfail(strict=True, reason="redact takes port and path for a password where an @ follows"),
-        ),
+        "http://localhost:8080/users/me@example.org",
     ],
 )
 def test_innocent_words_are_left_alone(text: str) -> None:
@@ -140,11 +126,9 @@ def test_innocent_words_are_left_alone(text: str) -> None:
         "CLIENT_SECRET",
         "SIGNING_PRIVATE_KEY",
         "passwd",
-        pytest.param("DB_PASS", marks=pytest.mark.xfail(strict=True, reason="a name of a secret that redact misses")),
-        pytest.param("MYSQL_PWD", marks=pytest.mark.xfail(strict=True, reason="a name of a secret that redact misses")),
-        pytest.param(
-            "KEY_PASSPHRASE", marks=pytest.mark.xfail(strict=True, reason="a name of a secret that redact misses")
-        ),
+        "DB_PASS",
+        "MYSQL_PWD",
+        "KEY_PASSPHRASE",
     ],
 )
 def test_a_secret_of_the_environment_is_hidden_wherever_it_is_repeated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,10 +141,26 @@ def test_the_password_of_the_database_url_is_hidden_wherever_it_is_repeated(monk
     assert redact("login correct-horse failed") == "login *** failed"
 
 
-@pytest.mark.xfail(strict=True, reason="errors.secrets_of_environment keeps the percent-encoded form only")
 def test_the_decoded_password_of_the_database_url_is_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:correct%20horse@h/d")
     assert redact("login 'correct horse' failed") == "login '***' failed"
+
+
+@pytest.mark.parametrize("form", ["host=h password='correct horse' dbname=d", "postgresql://h/d?password=correct%20horse"])
+def test_however_the_database_url_is_written_its_password_is_hidden(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", form)
+    assert redact("login correct horse failed") == "login *** failed"
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "PASS_RATE", "COMPASS"])
+def test_an_innocent_variable_is_no_secret(name: str) -> None:
+    assert secrets_of_environment({name: "/home/person/project"}) == []
+
+
+def test_every_text_of_a_document_is_redacted_and_nothing_else_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "123456")
+    found = errors.redact_all({"of 123456": ["a 123456", 123456, 1.5, None, True], "n": {"dsn": "password=x"}})
+    assert found == {"of ***": ["a ***", 123456, 1.5, None, True], "n": {"dsn": "password=***"}}
 
 
 def test_secrets_come_longest_first_and_short_or_innocent_values_are_none() -> None:

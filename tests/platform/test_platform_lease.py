@@ -14,7 +14,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from lib.platform import postgres
-from lib.platform.errors import LeaseHeld
+from lib.platform.errors import LeaseHeld, Unavailable
 from lib.platform.lease import lease, who
 
 _HOLD = """
@@ -148,17 +148,21 @@ def test_a_holder_that_was_killed_holds_nothing(state: Connection, state_url: st
         assert shared["GOLIVE_LEASE"] not in ("", token)
 
 
-@pytest.mark.xfail(strict=True, reason="lease never looks whether its session still stands: two steps can be at work")
 def test_a_step_that_lost_its_lease_does_not_end_as_done(state: Connection, state_url: str) -> None:
     with pytest.raises(Exception, match="lease"), lease(state_url, "backup"):
-        with state:
-            postgres.every(
-                state,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'golive lease: backup'",
-            )
-        _wait_until_gone(state, "golive lease: backup")
+        _end_session(state, "golive lease: backup")
         with lease(state_url, "restore"):
             pass
+
+
+def test_a_child_whose_parent_lost_the_lease_does_not_end_as_done(
+    state: Connection, state_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Unavailable, match="lost"), lease(state_url, "golive") as shared:
+        monkeypatch.setenv("GOLIVE_LEASE", shared["GOLIVE_LEASE"])
+        with lease(state_url, "ingest"):
+            _end_session(state, "golive lease: golive")
+        pytest.fail("the child ended as done")
 
 
 def _row(state: Connection) -> dict[str, str]:
@@ -166,6 +170,13 @@ def _row(state: Connection) -> dict[str, str]:
         found = postgres.one(state, "SELECT token, holder FROM golive.leases")
     assert found is not None
     return found
+
+
+def _end_session(state: Connection, application: str) -> None:
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+    with state:
+        postgres.every(state, end, (application,))
+    _wait_until_gone(state, application)
 
 
 def _wait_until_gone(state: Connection, application: str) -> None:
