@@ -71,7 +71,8 @@ class SentenceTransformerEmbedder:
             return np.empty((0, self.dimension), dtype=np.float32)
         vectors: NDArray[np.float32] = self._model.encode(
             texts,
-            batch_size=max(1, len(texts)),
+            batch_size=len(texts),
+            prompt="",  # the locked prompt stands in the texts already; a default of the model's own would come before it
             normalize_embeddings=True,
             show_progress_bar=False,
             convert_to_numpy=True,

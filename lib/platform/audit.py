@@ -6,6 +6,7 @@ from psycopg2.extensions import connection as Connection
 
 from lib.platform.errors import redact
 from lib.platform.lease import who
+from lib.platform.postgres import one
 
 
 def record(
@@ -17,3 +18,12 @@ def record(
             "SELECT golive.audit(%s, %s, %s, %s, %s, %s)",
             (who(), action, redact(subject), redact(reason), before, after),
         )
+
+
+def first_break(connection: Connection) -> int | None:
+    """The ``seq`` of the first entry that was changed, or that follows one that was taken out; None where all is whole.
+
+    The end of the log is not covered: entries cut off there leave a chain that is whole. The caller owns the transaction.
+    """
+    found = one(connection, "SELECT golive.audit_break() AS seq")
+    return int(found["seq"]) if found and found["seq"] is not None else None

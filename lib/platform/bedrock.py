@@ -199,4 +199,6 @@ def _text_of(reply: dict[str, Any]) -> str:
         raise ValueError(f"the reply is not a Converse message: {error}") from error
     if not text.strip():
         raise ValueError(f"the reply holds no text (stopReason {reply.get('stopReason')})")
+    if reply.get("stopReason") == "max_tokens":  # a list of claims that was cut off would read as a shorter one
+        raise ValueError("the reply was cut off at max_tokens; raise it in configs/evaluation.yaml")
     return text

@@ -122,6 +122,12 @@ def _running_address(data: Path) -> str | None:
 
 
 def _start(data: Path) -> str:
+    if len(str(data).split()) > 1:  # the package hands the path to the server unquoted
+        raise Unavailable(
+            "the embedded PostgreSQL cannot run below a folder with a blank in its name",
+            detail=str(data),
+            hint="move the project, or set DATABASE_URL to a server of your own",
+        )
     pid_file = data / "postmaster.pid"
     if pid_file.exists() and _postmaster(data) is None:
         pid_file.unlink(missing_ok=True)  # left by a kill; its pid may belong to another program by now

@@ -93,6 +93,29 @@ def test_an_entry_is_never_changed_or_removed(statement: str, state: Connection)
     assert _entries(state) == before
 
 
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("UPDATE golive.audit_log SET reason = 'nicer' WHERE seq = 2", 2),
+        ("DELETE FROM golive.audit_log WHERE seq = 2", 3),
+        ("DELETE FROM golive.audit_log WHERE seq = 1", 2),
+        ("UPDATE golive.audit_log SET seq = seq + 10", 11),
+        ("UPDATE golive.audit_log SET at = at + interval '1 second' WHERE seq = 3", 3),
+    ],
+)
+def test_a_log_that_was_tampered_with_is_noticed(damage: str, found: int, connection: Connection) -> None:
+    for reason in ("first", "second", "third"):
+        with connection:
+            audit.record(connection, "lock config", "a", reason)
+    with connection:
+        assert audit.first_break(connection) is None
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(damage)
+    with connection:
+        assert audit.first_break(connection) == found
+
+
 def test_two_writers_stand_in_line(state: Connection, state_url: str) -> None:
     other = postgres.connect(state_url, "other writer")
     watcher = postgres.connect(state_url, "watcher")

@@ -246,6 +246,13 @@ def test_pauses_double_with_jitter_up_to_thirty_seconds(service: Service, make_c
     assert pauses == again
 
 
+def test_a_reply_that_was_cut_off_is_not_taken_for_a_whole_one(service: Service, make_client: Make) -> None:
+    whole = _says("one claim, and ano")
+    service.replies = [replace(whole, body=whole.body.replace(b"end_turn", b"max_tokens"))]
+    with pytest.raises(ModelFailed, match="cut off at max_tokens"):
+        make_client(attempts=1).complete("Who?", purpose="judge")
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [

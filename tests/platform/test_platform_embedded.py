@@ -199,3 +199,9 @@ def _write_pid_file(home: Workspace, pid: int) -> None:
 def _endless_work(session: psycopg2.extensions.connection) -> None:
     with suppress(psycopg2.Error), session.cursor() as cursor:
         cursor.execute("DO $$ BEGIN FOR i IN 1..2000000000 LOOP END LOOP; END $$")
+
+
+def test_a_folder_that_the_package_cannot_take_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="a blank in its name"):
+        embedded.address(Workspace(tmp_path / "my project"))
+    assert not (tmp_path / "my project").exists()

@@ -44,7 +44,7 @@ def test_a_chunk_that_the_embedder_would_cut(run_script, cases, workspace):
         ("chunk_size: 300", "duplicate key 'chunk_size'"),
         ("chunk_sise: 300", "unknown key 'chunk_sise' (did you mean chunk_size?)"),
         ("extra: *anchor", "not valid YAML"),
-        ("prefix: !!python/object:os.system x", "unknown key 'prefix'"),
+        ("prefix: !!python/object:os.system x", "YAML tags are not allowed"),
     ],
 )
 def test_a_config_that_is_not_what_it_should_be(run_script, cases, workspace, line, message):

@@ -118,7 +118,14 @@ END $$;
 CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON golive.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION golive.refuse_write();
 
--- Appends one entry; each entry's hash covers the one before it. Serialised by the table lock.
+-- What makes the log a chain: a hash over every field of an entry and over the hash of the entry before it.
+CREATE OR REPLACE FUNCTION golive.audit_hash(entry golive.audit_log) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT encode(sha256(convert_to(jsonb_build_array(
+        entry.seq, to_char(entry.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), entry.actor, entry.action, entry.subject,
+        entry.reason, entry.from_digest, entry.to_digest, entry.previous_hash)::text, 'UTF8')), 'hex')
+$$;
+
+-- Appends one entry. Serialised by the table lock.
 CREATE OR REPLACE FUNCTION golive.audit(
     actor text, action text, subject text, reason text, from_digest text, to_digest text
 ) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -130,12 +137,19 @@ BEGIN
     SELECT * INTO last FROM golive.audit_log ORDER BY seq DESC LIMIT 1;
     entry := (coalesce(last.seq, 0) + 1, date_trunc('microseconds', clock_timestamp()), actor, action, subject, reason,
               from_digest, to_digest, coalesce(last.hash, ''), '');
-    entry.hash := encode(sha256(convert_to(jsonb_build_array(
-        entry.seq, to_char(entry.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), actor, action, subject, reason,
-        from_digest, to_digest, entry.previous_hash)::text, 'UTF8')), 'hex');
+    entry.hash := golive.audit_hash(entry);
     INSERT INTO golive.audit_log SELECT entry.*;
     RETURN entry.seq;
 END $$;
+
+-- The first entry that does not follow from the one before it; NULL where the chain is whole.
+CREATE OR REPLACE FUNCTION golive.audit_break() RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT min(seq) FROM (
+        SELECT l.seq, l.hash <> golive.audit_hash(l) OR l.previous_hash <> lag(l.hash, 1, '') OVER chain
+            OR l.seq <> lag(l.seq, 1, 0::bigint) OVER chain + 1 AS broken
+        FROM golive.audit_log l WINDOW chain AS (ORDER BY l.seq)
+    ) AS entries WHERE broken
+$$;
 
 -- The sparse dimension (1 to 1,000,000,000) that stands for a lexeme: 32 bits of its SHA-256. In a vocabulary of a million,
 -- one lexeme in a thousand shares its dimension, and so its weight, with another.
