@@ -3,7 +3,8 @@
 Gates:   environment, database connectivity (a query and a write), index presence, token budget, prefix leakage (every row),
          model availability (a real call to each model)
 Reads:   active_config.json, the sealed shadow table, documents, configs/
-Writes:  metrics/golive/<release_id>/receipts/health.json; without --check-only, what production_evaluation.py writes
+Writes:  metrics/golive/<release_id>/receipts/health.json; without --check-only, what production_evaluation.py writes;
+         with --dry-run nothing
 Exits 0 if all pass, 3 if one fails, 13 if one could not look; else with the evaluation's verdict.
 """
 
@@ -19,7 +20,7 @@ from lib.platform.workspace import Workspace
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("--check-only", action="store_true", help="stop after the gates")
     parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
@@ -48,17 +49,18 @@ def main() -> int:
             "status": status,
             "checks": [c.to_dict() for c in checks],
         }
-        receipts.write(
-            workspace,
-            release.release_id,
-            "health",
-            outcome=status,
-            inputs={"content_digest": release.content_digest, "settings_digest": settings.digest},
-            summary={"checks": [check.to_dict() for check in checks]},
-            seconds=time.monotonic() - started,
-        )
+        if not args.dry_run:
+            receipts.write(
+                workspace,
+                release.release_id,
+                "health",
+                outcome=status,
+                inputs={"content_digest": release.content_digest, "settings_digest": settings.digest},
+                summary={"checks": [check.to_dict() for check in checks]},
+                seconds=time.monotonic() - started,
+            )
         lines = [health.to_text(checks), f"{status}: health gates of {release.release_id}"]
-        if status == "PASS" and not args.check_only:
+        if status == "PASS" and not (args.check_only or args.dry_run):
             cases_path = Path(args.cases) if args.cases else workspace.default_cases
             with lease(address(workspace), "health_gated_evaluation"):
                 found = assessment.assess(workspace, connection, cases_path=cases_path, settings=settings)

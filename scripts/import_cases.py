@@ -32,6 +32,7 @@ def main() -> int:
     source, out = Path(args.input), Path(args.out)
     collection = imports.read(args.kind, source, split=args.split)
     name = args.name or source.stem
+    imports.check_target(out, name)
     result = {
         "documents": len(collection.documents),
         "cases": len(collection.cases),

@@ -17,7 +17,7 @@ from lib.platform.workspace import Workspace
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("--full-check", action="store_true", help="walk every item, not only those that block")
     parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
     return parser
@@ -41,15 +41,16 @@ def main() -> int:
     shown = items if args.full_check else [item for item in items if item.blocking]
     summary = checklist.as_summary(items)
     blocking = checklist.blocking_items(summary)
-    receipts.write(
-        workspace,
-        release.release_id,
-        "validate",
-        outcome="FAIL" if blocking else "PASS",
-        inputs={"content_digest": release.content_digest},
-        summary=summary,
-        seconds=time.monotonic() - started,
-    )
+    if not args.dry_run:
+        receipts.write(
+            workspace,
+            release.release_id,
+            "validate",
+            outcome="FAIL" if blocking else "PASS",
+            inputs={"content_digest": release.content_digest},
+            summary=summary,
+            seconds=time.monotonic() - started,
+        )
     verdict = f"FAIL: {', '.join(blocking)} block" if blocking else "PASS: nothing that blocks is missing"
     result = {"release_id": release.release_id, "blocking": blocking, **checklist.as_summary(shown)}
     cli.emit(args, result, f"{checklist.to_text(shown)}\n{verdict}")

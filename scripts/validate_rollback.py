@@ -16,6 +16,9 @@ from lib.platform.workspace import Workspace
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("--backup-id", metavar="ID", help="what the state must equal (default: what was sealed)")
+    parser.add_argument(
+        "--release", metavar="ID", help="the release of the backup that must be live (default: the one it restores)"
+    )
     return parser
 
 
@@ -27,7 +30,7 @@ def main() -> int:
     workspace = Workspace.find()
     backup = restore.find_backup(workspace, args.backup_id) if args.backup_id is not None else None
     with database(workspace, "validate rollback") as connection:
-        checks = restore.validate(workspace, connection, backup)
+        checks = restore.validate(workspace, connection, backup, args.release)
     valid = all(check["holds"] for check in checks)
     lines = [f"  {'holds' if check['holds'] else 'FAILS'}  {check['name']}: {check['found']}" for check in checks]
     lines.append("valid: the live state reads back as it should" if valid else "INVALID: do not resume; make backups")

@@ -60,8 +60,8 @@ def read(kind: str, source: Path, *, split: str) -> Collection:
     return found
 
 
-def write(collection: Collection, out: Path, name: str) -> None:
-    """Writes ``out/<name>/`` and ``out/cases.json``, all of it or nothing.
+def check_target(out: Path, name: str) -> None:
+    """Whether a collection can be written there.
 
     Raises:
         UsageError: ``name`` is not the name of a folder. Refused: ``out`` is there already.
@@ -70,6 +70,11 @@ def write(collection: Collection, out: Path, name: str) -> None:
         raise UsageError(f"{name!r} is not the name of a folder", hint="--name NAME names the corpus, without a path")
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise Refused(f"{out} is there already", hint="choose another --out, or remove it")
+
+
+def write(collection: Collection, out: Path, name: str) -> None:
+    """Writes ``out/<name>/`` and ``out/cases.json``, all of it or nothing; raises as ``check_target``."""
+    check_target(out, name)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
