@@ -26,7 +26,7 @@ def main() -> int:
     args = build_parser().parse_args()
     from lib.platform.lease import lease
     from lib.platform.postgres import address, create_state, database
-    from lib.release import backup_files, restore
+    from lib.release import restore
 
     workspace = Workspace.find()
     if args.list:
@@ -38,8 +38,7 @@ def main() -> int:
         create_state(connection)
         plan = restore.plan_restore(connection, backup, args.release)
         if args.check:
-            if plan.action == "load table":
-                backup_files.verify_files(backup)
+            restore.check_files(backup, plan)
             cli.emit(args, plan.to_dict(), f"backup {backup.backup_id} can be restored: {plan.action}")
             return 0
         if args.dry_run:

@@ -80,6 +80,8 @@ def assess(
     if live is not None and live.release_id != release.release_id:
         baseline = _baseline(workspace, connection, replace(request, release=live), folder)
     decided = gate.judge_gate(candidate, baseline, gates, settings.determinism.seed)
+    if decided.verdict == "PASS" and live is not None and baseline is None:  # the gate takes it for a first release
+        decided = replace(decided, reasons=["it is what is live: every absolute limit is met"])
     content = {
         "release_id": release.release_id,
         "cases_file": workspace.show(cases_path.resolve()),
@@ -180,7 +182,7 @@ def verdict_text(content: dict[str, Any]) -> str:
         f" {counts['answers_without_claims']} without an answer (hallucination of those is undefined, counted as 0)"
     )
     lines.append("produced by: " + ", ".join(f"{role} {name}" for role, name in content["produced_by"].items()))
-    lines.append(f"compared with: {content['baseline_release'] or 'nothing, this is the first release'}")
+    lines.append(f"compared with: {content['baseline_release'] or 'nothing: no other release is live'}")
     lines += [f"{content['verdict']}: {reason}" for reason in content["reasons"]]
     return "\n".join(lines)
 

@@ -114,13 +114,16 @@ def _write_files(
     """Everything but the manifest, from one snapshot; returns the manifest."""
     files: dict[str, dict[str, Any]] = {}
     connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
-    with connection:
-        schema = _lock_and_pin(connection, plan)
-        tables = [_copy_table(connection, role, release, folder, files) for role, release in plan.held]
-        documents = _copy_documents(connection, schema, folder, files)
-        state = {name: _state_rows(connection, name) for name in _STATE_TABLES}
-        server = _server(connection)
-    connection.set_session(isolation_level="DEFAULT")
+    try:
+        with connection:
+            schema = _lock_and_pin(connection, plan)
+            tables = [_copy_table(connection, role, release, folder, files) for role, release in plan.held]
+            documents = _copy_documents(connection, schema, folder, files)
+            state = {name: _state_rows(connection, name) for name in _STATE_TABLES}
+            server = _server(connection)
+    finally:
+        if not connection.closed:
+            connection.set_session(isolation_level="DEFAULT")
     _write(folder, "state.json", pretty_json(state), files)
     for _, release in plan.held:
         _write(folder, f"configs/history/{release.chunk_version}.json", pretty_json(release.config), files)
@@ -235,7 +238,9 @@ def _prove(connection: Connection, manifest: dict[str, Any], folder: Path) -> di
                 _compare(content_of(connection, schema, table["table"]), table)
             fresh = postgres.table_identifier(schema, "documents")
             original = postgres.table_identifier(manifest["documents"]["schema"], "documents")
-            cursor.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS)").format(fresh, original))
+            cursor.execute(
+                sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED)").format(fresh, original)
+            )
             copy_in(connection, fresh, manifest["documents"]["columns"], folder / manifest["documents"]["file"])
             _compare(documents_content(connection, schema), {"table": "documents", **manifest["documents"]})
     finally:

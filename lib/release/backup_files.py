@@ -17,7 +17,7 @@ from lib.platform.workspace import Workspace
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
-_ID = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}$")
+_ID = re.compile("[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def check_id(backup_id: str) -> None:
     """Raises UsageError where none is given, NotFound where it cannot be the id of a backup."""
     if not backup_id:
         raise UsageError("which backup?", hint="make backups lists them; then make rollback BACKUP=id")
-    if not _ID.match(backup_id):
+    if not _ID.fullmatch(backup_id):
         raise NotFound(f"{backup_id!r} is not a backup id", hint="make backups lists them")
 
 
@@ -76,7 +76,8 @@ def read(workspace: Workspace, backup_id: str) -> Backup:
         raise IntegrityMismatch(f"backup {backup_id} has no manifest: it was never completed", hint="make backups")
     try:
         manifest = read_json(folder / MANIFEST, "backup manifest")
-        if isinstance(manifest, dict) and manifest.get("manifest_version", 0) > MANIFEST_VERSION:
+        version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
+        if isinstance(version, int) and version > MANIFEST_VERSION:
             raise IntegrityMismatch(f"backup {backup_id} was made by a newer Golive")
         schemas.check(manifest, "backup", lambda dotted: f"backup {backup_id}: {dotted or 'manifest'}")
     except ConfigInvalid as error:
@@ -96,7 +97,7 @@ def verify_files(backup: Backup) -> None:
     there = {
         path.relative_to(backup.folder).as_posix()
         for path in backup.folder.rglob("*")
-        if (path.is_symlink() or not path.is_dir()) and path.name != MANIFEST
+        if (path.is_symlink() or not path.is_dir()) and path != backup.folder / MANIFEST
     }
     for name in sorted(there ^ listed.keys()):
         what = "is missing" if name in listed else "does not belong to it"

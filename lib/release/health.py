@@ -146,12 +146,7 @@ def _index(connection: Connection, release: Release) -> tuple[bool, str]:
         content = content_of(connection, release.table_schema, release.table_name)
         if content is None:
             return False, f"{release.table_name} is gone"
-        indexes = postgres.every(
-            connection,
-            "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-            " JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw' AND i.indrelid = to_regclass(%s)",
-            (postgres.quoted_name(release.table_schema, release.table_name),),
-        )
+        indexes = count_vector_indexes(connection, release)
         unweighted = postgres.one(connection, postgres.compose(__file__, "count_unweighted", table=release.table))
         documents_now = corpus_digest(connection, release.locked_config.sources)
     assert unweighted is not None
@@ -160,14 +155,25 @@ def _index(connection: Connection, release: Release) -> tuple[bool, str]:
         problems.append(f"content digest is {content.digest[:12]}, {release.content_digest[:12]} was sealed")
     if not content.row_count:
         problems.append("the table is empty")
-    if not any(index["indisvalid"] for index in indexes):
+    if not indexes:
         problems.append("no valid vector index")
     if unweighted["rows"]:
         problems.append(f"{unweighted['rows']} rows without BM25 weights")
     if documents_now != release.corpus_digest:
         problems.append("the documents have changed since the table was sealed")
-    found = f"{content.row_count} rows, digest {content.digest[:12]}, {len(indexes)} vector index"
+    found = f"{content.row_count} rows, digest {content.digest[:12]}, {indexes} vector index"
     return not problems, "; ".join(problems) or found
+
+
+def count_vector_indexes(connection: Connection, release: Release) -> int:
+    """How many valid vector indexes the release's table has. The caller owns the transaction."""
+    found = postgres.one(
+        connection,
+        "SELECT count(*) AS indexes FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw' AND i.indisvalid AND i.indrelid = to_regclass(%s)",
+        (postgres.quoted_name(release.table_schema, release.table_name),),
+    )
+    return int(found["indexes"]) if found else 0
 
 
 def _token_budget(connection: Connection, release: Release) -> tuple[bool, str]:

@@ -16,10 +16,10 @@ from lib.index.releases import Pointer, Release, get_release, read_pointer
 from lib.index.seal import content_of
 from lib.platform import audit, postgres
 from lib.platform.errors import GoliveError, Refused
-from lib.platform.files import digest_of, read_json, sha256_file
+from lib.platform.files import digest_of, read_json
 from lib.platform.lease import lease, who
 from lib.platform.workspace import Workspace
-from lib.release import receipts
+from lib.release import backup_files, receipts
 from lib.release.assessment import load_gates
 from lib.release.checklist import blocking_items
 
@@ -79,7 +79,8 @@ def promote(workspace: Workspace, connection: Connection, *, dry_run: bool = Fal
         release = get_release(connection, config.ingest_run_id)
         pointer = read_pointer(connection)
     if pointer.release and pointer.release.release_id == release.release_id:
-        store.write_active(workspace, config.in_production(True))
+        if not dry_run:
+            store.write_active(workspace, config.in_production(True))
         return Promotion(release.release_id, release.release_id, pointer.generation, [], False, True)
     evidence = _evidence(workspace, release)
     with connection, connection.cursor() as cursor:
@@ -128,24 +129,25 @@ def move_pointer(connection: Connection, pointer: Pointer, release: Release, rea
     audit.record(connection, "move pointer", release.release_id, reason, before=before, after=release.content_digest)
 
 
-def _evidence(workspace: Workspace, release: Release) -> dict[str, Any]:
-    """The verdict as its file has it, with the file's digest.
+def _evidence(workspace: Workspace, release: Release) -> dict[str, str]:
+    """The file of the cases that the verdict's file names, and the digest of the verdict.
 
     Raises:
-        Refused: there is none.
+        Refused: there is no verdict.
     """
     path = workspace.evidence(release.release_id) / "verdict.json"
+    hint = "scripts/production_evaluation.py --skip-ingest"
     try:
         content = read_json(path, "verdict")
-        return {"content": content, "verdict_digest": digest_of(content)}
     except GoliveError as error:
-        raise Refused(
-            f"{release.release_id} has no verdict", hint="scripts/production_evaluation.py --skip-ingest"
-        ) from error
+        raise Refused(f"{release.release_id} has no verdict", detail=error.message, hint=hint) from error
+    if not isinstance(content, dict) or not isinstance(content.get("cases_file"), str):
+        raise Refused(f"{release.release_id} has no verdict", detail=f"{workspace.show(path)} holds none", hint=hint)
+    return {"cases_file": content["cases_file"], "verdict_digest": digest_of(content)}
 
 
 def _conditions(
-    workspace: Workspace, connection: Connection, release: Release, pointer: Pointer, evidence: dict[str, Any]
+    workspace: Workspace, connection: Connection, release: Release, pointer: Pointer, evidence: dict[str, str]
 ) -> list[Condition]:
     verdict = postgres.one(
         connection,
@@ -196,19 +198,26 @@ def _attempt(name: str, look: Callable[[], Condition]) -> Condition:
         return Condition(name, False, error.message)
 
 
-def _cases_digest(workspace: Workspace, evidence: dict[str, Any]) -> str:
-    return case_files.load(workspace.root / evidence["content"]["cases_file"]).digest
+def _cases_digest(workspace: Workspace, evidence: dict[str, str]) -> str:
+    return case_files.load(workspace.root / evidence["cases_file"]).digest
 
 
 def backup_condition(workspace: Workspace, connection: Connection, release: Release, live: Release | None) -> Condition:
-    """A proven backup that holds the release, and what is live, with these very digests."""
+    """A proven backup that holds the release, and what is live, with these very digests, and is whole on disk."""
+    found = "no proven backup holds this release and what is live"
     needed = {item.release_id: item.content_digest for item in (release, live) if item}
     for row in postgres.every(connection, "SELECT * FROM golive.backups ORDER BY created_at DESC"):
-        if all(row["digests"].get(name) == digest for name, digest in needed.items()):
-            manifest = workspace.root / row["location"] / "manifest.json"
-            if manifest.exists() and sha256_file(manifest) == row["manifest_digest"]:
-                return Condition("backup", True, row["backup_id"])
-    return Condition("backup", False, "no proven backup holds this release and what is live")
+        if any(row["digests"].get(name) != digest for name, digest in needed.items()):
+            continue
+        try:
+            made = backup_files.read(workspace, row["backup_id"])
+            if made.manifest_digest == row["manifest_digest"]:
+                backup_files.verify_files(made)
+                return Condition("backup", True, made.backup_id)
+            found = f"the manifest of backup {made.backup_id} was changed since it was made"
+        except GoliveError as error:
+            found = error.message
+    return Condition("backup", False, found)
 
 
 def _checklist(workspace: Workspace, release: Release) -> Condition:

@@ -46,9 +46,10 @@ def write(
 def read(workspace: Workspace, release_id: str, step: str) -> Receipt | None:
     """The step's receipt; None where there is none that can be read."""
     try:
-        return Receipt(**read_json(path_of(workspace, release_id, step), "receipt"))
+        found = Receipt(**read_json(path_of(workspace, release_id, step), "receipt"))
     except (GoliveError, TypeError):
         return None
+    return found if isinstance(found.inputs, dict) and isinstance(found.summary, dict) else None
 
 
 def holds(workspace: Workspace, release_id: str, step: str, inputs: dict[str, Any]) -> bool:

@@ -16,8 +16,8 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import store
 from lib.config.locked_config import LockedConfig, shadow_table_name
-from lib.index.releases import find_release, get_release, read_pointer
-from lib.index.seal import content_of, seal
+from lib.index.releases import Release, find_release, get_release, read_pointer
+from lib.index.seal import Content, content_of, seal
 from lib.index.shadow import build_index, create_chunk_table
 from lib.platform import audit, postgres
 from lib.platform.clock import age, now
@@ -26,6 +26,7 @@ from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import backup_files
 from lib.release.backup_files import Backup
+from lib.release.health import count_vector_indexes
 from lib.release.promotion import move_pointer
 from lib.release.table_copies import copy_in, documents_content
 from lib.release.tables import text_table
@@ -33,11 +34,16 @@ from lib.release.tables import text_table
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """What a restore will do. ``action`` is ``nothing``, ``move pointer`` or ``load table``."""
+    """What a restore will do.
+
+    ``action`` is ``nothing``, ``move pointer`` or ``load table``; ``loads`` names what is read out of the backup's files:
+    ``release record``, ``documents``, ``table``.
+    """
 
     backup_id: str
     release_id: str
     action: str
+    loads: list[str]
     table: str
     rows: int
     digest: str
@@ -62,31 +68,46 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
 
     Raises:
         NotFound: the backup does not hold that release.
+        IntegrityMismatch: the backup holds other rows for it than were sealed here.
     """
     wanted = backup.table_of(release_id or backup.manifest["restores"]["release_id"])
     with connection:
         live = read_pointer(connection).release
         standing = find_release(connection, wanted["release_id"])
-        content = content_of(connection, standing.table_schema, standing.table_name) if standing else None
-        sound = content is not None and (content.row_count, content.digest) == (wanted["rows"], wanted["digest"])
+        sound = standing is not None and _is_sound(connection, _as_recorded(standing, wanted))
         names_it = live is not None and live.release_id == wanted["release_id"]
         table = standing.table_name if sound and standing else _free_name(connection, wanted["release_id"])
-        documents = _compare_documents(connection, backup)
-    action = ("nothing" if names_it else "move pointer") if sound else "load table"
+        there = documents_content(connection, _schema(connection))
+    needed = {
+        "release record": standing is None,
+        "documents": there.row_count == 0 and backup.manifest["documents"]["rows"] > 0,
+        "table": not sound,
+    }
     return RestorePlan(
         backup_id=backup.backup_id,
         release_id=wanted["release_id"],
-        action=action,
+        action=("nothing" if names_it else "move pointer") if sound else "load table",
+        loads=[name for name, is_needed in needed.items() if is_needed],
         table=table,
         rows=wanted["rows"],
         digest=wanted["digest"],
         live_now=live.release_id if live else None,
-        documents=documents,
+        documents=_compare_documents(there, backup.manifest["documents"]),
     )
 
 
+def check_files(backup: Backup, plan: RestorePlan) -> None:
+    """Checks the backup's files where the plan reads any; a pointer that only moves back needs none of them.
+
+    Raises:
+        IntegrityMismatch: as ``backup_files.verify_files``.
+    """
+    if plan.loads:
+        backup_files.verify_files(backup)
+
+
 def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, plan: RestorePlan) -> dict[str, Any]:
-    """Carries out a plan: the new table and the pointer's move are one transaction, so a kill leaves old or new.
+    """Carries out a plan: all that is loaded and the pointer's move are one transaction, so a kill leaves old or new.
 
     Returns:
         ``{release_id, table, rows, digest, generation, seconds, pointer_ms}``, read back from the database.
@@ -95,113 +116,139 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
         IntegrityMismatch: a file of the backup, or what was loaded from it, is not what was backed up.
     """
     started = time.monotonic()
-    _restore_state(connection, backup, plan)
-    if plan.action == "load table":
-        backup_files.verify_files(backup)
+    check_files(backup, plan)
     with connection:
-        if plan.action == "load table":
-            _load(connection, backup, plan)
+        _load(connection, backup, plan)
+        release = _prove(connection, backup, plan)
         moving = time.monotonic()
         pointer = read_pointer(connection, lock=True)
-        release = get_release(connection, plan.release_id)
         if plan.action != "nothing":
             move_pointer(connection, pointer, release, f"restore of backup {backup.backup_id}", "rolled_back")
     pointer_ms = (time.monotonic() - moving) * 1000
     with connection:
         pointer = read_pointer(connection)
-        release = get_release(connection, plan.release_id)
-        content = content_of(connection, release.table_schema, release.table_name)
-    if (
-        pointer.release is None
-        or pointer.release.release_id != plan.release_id
-        or content is None
-        or content.digest != plan.digest
-    ):
+    if pointer.release is None or (pointer.release.release_id, pointer.release.table_name) != (plan.release_id, plan.table):
         raise IntegrityMismatch("the restored state does not read back as planned", hint="scripts/validate_rollback.py")
-    config = release.locked_config
-    store.write_history(workspace, config)
-    store.write_active(workspace, config.in_production(True))
+    store.write_active(workspace, release.locked_config.in_production(True))
+    store.write_history(workspace, release.locked_config)
     return {
         "release_id": release.release_id,
-        "table": release.table_name,
-        "rows": content.row_count,
-        "digest": content.digest,
+        "table": plan.table,
+        "rows": plan.rows,
+        "digest": plan.digest,
         "generation": pointer.generation,
         "pointer_ms": round(pointer_ms, 3),
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
+def _as_recorded(release: Release, wanted: dict[str, Any]) -> Release:
+    """The release, where its config is the one that was locked and the backup holds the very rows that were sealed."""
+    recorded = (release.locked_config.ingest_run_id, release.row_count, release.content_digest)
+    if recorded != (wanted["release_id"], wanted["rows"], wanted["digest"]):
+        raise IntegrityMismatch(
+            f"the backup holds something else as {release.release_id} than the database has on record",
+            detail=f"digest {wanted['digest'][:12]} in the backup, {(release.content_digest or 'none')[:12]} in the record",
+            hint="take another backup: make backups",
+        )
+    return release
+
+
+def _is_sound(connection: Connection, release: Release) -> bool:
+    """Whether the release's table holds what was sealed, under a vector index."""
+    content = content_of(connection, release.table_schema, release.table_name)
+    return (
+        content is not None and content.digest == release.content_digest and count_vector_indexes(connection, release) > 0
+    )
+
+
 def _free_name(connection: Connection, release_id: str) -> str:
-    """The first table name of the release that is not taken: its own, then with _r1, _r2, …"""
+    """The first table name of the release that is free, and whose index name is: its own, then with _r1, _r2, …"""
     base = shadow_table_name(release_id.rpartition("-")[0])
     schema = _schema(connection)
     name, number = base, 0
-    while postgres.table_exists(connection, schema, name):
+    # a table that was renamed keeps its index, and with it the name that the new table's index would need
+    while any(postgres.table_exists(connection, schema, taken) for taken in (name, f"{name}_hnsw")):
         number += 1
         name = f"{base}_r{number}"
     return name
 
 
-def _compare_documents(connection: Connection, backup: Backup) -> str:
-    there = documents_content(connection, _schema(connection))
-    if there.digest == backup.manifest["documents"]["digest"]:
+def _compare_documents(there: Content, backed_up: dict[str, Any]) -> str:
+    if there.digest == backed_up["digest"]:
         return "the same as in the backup"
     if not there.row_count:
-        return f"none are there: {backup.manifest['documents']['rows']} will be loaded"
-    return (
-        f"{there.row_count} are there and differ from the backup's {backup.manifest['documents']['rows']}: left as they are"
-    )
-
-
-def _restore_state(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
-    """Brings back what the database has lost of Golive's own records and documents; what is there stays as it is."""
-    state = read_json(backup.folder / "state.json", "backup state")
-    with connection, connection.cursor() as cursor:
-        held = {table["release_id"] for table in backup.manifest["tables"]}
-        for row in state["releases"]:
-            if row["release_id"] in held:
-                cursor.execute(
-                    "INSERT INTO golive.releases SELECT * FROM jsonb_populate_record(NULL::golive.releases, %s)"
-                    " ON CONFLICT DO NOTHING",
-                    (json.dumps({**row, "table_schema": _schema(connection), "state": "sealed"}),),
-                )
-        if documents_content(connection, _schema(connection)).row_count == 0 and backup.manifest["documents"]["rows"]:
-            entry = backup.manifest["documents"]
-            copy_in(connection, sql.Identifier("documents"), entry["columns"], backup.folder / entry["file"])
-            if documents_content(connection, _schema(connection)).digest != entry["digest"]:
-                raise IntegrityMismatch("the documents of the backup are damaged", hint="take another one: make backups")
-            audit.record(connection, "restore documents", "documents", f"backup {backup.backup_id}", after=entry["digest"])
-    with connection:
-        if find_release(connection, plan.release_id) is None:
-            raise IntegrityMismatch(f"backup {backup.backup_id} has no record of release {plan.release_id}")
+        return f"none are there: {backed_up['rows']} will be loaded"
+    return f"{there.row_count} are there and differ from the backup's {backed_up['rows']}: left as they are"
 
 
 def _load(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
-    """Loads, proves, indexes and seals the new table and makes it the release's table. The caller owns the transaction."""
-    entry = backup.table_of(plan.release_id)
+    """Brings back what the plan says is lost; what is there stays as it is. The caller owns the transaction."""
+    if "release record" in plan.loads:
+        _load_record(connection, backup, plan)
+    if "documents" in plan.loads:
+        _load_documents(connection, backup)
+    if "table" in plan.loads:
+        _load_table(connection, backup, plan)
+
+
+def _load_record(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
+    state = read_json(backup.folder / "state.json", "backup state")
+    place = {"table_schema": _schema(connection), "table_name": plan.table, "state": "sealed"}
     with connection.cursor() as cursor:
-        release = get_release(connection, plan.release_id)
-        schema = _schema(connection)
-        table = postgres.table_identifier(schema, plan.table)
-        config: LockedConfig = release.locked_config
-        create_chunk_table(connection, table, config.embedder_dimension)
-        copy_in(connection, table, entry["columns"], backup.folder / entry["file"])
-        content = content_of(connection, schema, plan.table)
-        if content is None or (content.row_count, content.digest) != (entry["rows"], entry["digest"]):
-            raise IntegrityMismatch(
-                f"what backup {backup.backup_id} holds for {entry['table']} is not what was backed up",
-                detail=f"{content.row_count if content else 0} rows loaded, {entry['rows']} recorded",
-                hint="take another backup: make backups",
-            )
-        build_index(connection, table, plan.table, config)
-        seal(connection, table)
-        cursor.execute(
-            "UPDATE golive.releases SET table_schema = %s, table_name = %s, content_digest = %s, row_count = %s"
-            " WHERE release_id = %s",
-            (schema, plan.table, content.digest, content.row_count, plan.release_id),
+        for row in state["releases"]:
+            if row["release_id"] == plan.release_id:
+                cursor.execute(
+                    "INSERT INTO golive.releases SELECT * FROM jsonb_populate_record(NULL::golive.releases, %s)"
+                    " ON CONFLICT DO NOTHING",
+                    (json.dumps({**row, **place}),),
+                )
+    if find_release(connection, plan.release_id) is None:
+        raise IntegrityMismatch(
+            f"backup {backup.backup_id} brings back no record of release {plan.release_id}",
+            detail="it has none, or another release here has its chunk version",
         )
-        audit.record(connection, "restore table", plan.table, f"backup {backup.backup_id}", after=content.digest)
+
+
+def _load_documents(connection: Connection, backup: Backup) -> None:
+    entry = backup.manifest["documents"]
+    copy_in(connection, sql.Identifier("documents"), entry["columns"], backup.folder / entry["file"])
+    if documents_content(connection, _schema(connection)).digest != entry["digest"]:
+        raise IntegrityMismatch("the documents of the backup are damaged", hint="take another one: make backups")
+    audit.record(connection, "restore documents", "documents", f"backup {backup.backup_id}", after=entry["digest"])
+
+
+def _load_table(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
+    """Loads, indexes and seals the new table and makes it the release's table."""
+    entry = backup.table_of(plan.release_id)
+    schema = _schema(connection)
+    table = postgres.table_identifier(schema, plan.table)
+    config = get_release(connection, plan.release_id).locked_config
+    create_chunk_table(connection, table, config.embedder_dimension)
+    copy_in(connection, table, entry["columns"], backup.folder / entry["file"])
+    build_index(connection, table, plan.table, config)
+    seal(connection, table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE golive.releases SET table_schema = %s, table_name = %s WHERE release_id = %s",
+            (schema, plan.table, plan.release_id),
+        )
+    audit.record(connection, "restore table", plan.table, f"backup {backup.backup_id}", after=plan.digest)
+
+
+def _prove(connection: Connection, backup: Backup, plan: RestorePlan) -> Release:
+    """The release, after its table was read in the transaction that moves the pointer, whether it stood or was loaded."""
+    release = _as_recorded(get_release(connection, plan.release_id), backup.table_of(plan.release_id))
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '10s'")
+        cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(release.table))
+    if not _is_sound(connection, release):
+        raise IntegrityMismatch(
+            f"table {release.table_name} is not what backup {backup.backup_id} says",
+            detail=f"{plan.rows} rows with digest {plan.digest[:12]}, under a vector index, should be there",
+            hint="take another backup: make backups",
+        )
+    return release
 
 
 def _schema(connection: Connection) -> str:
@@ -210,41 +257,52 @@ def _schema(connection: Connection) -> str:
     return str(found["name"])
 
 
-def validate(workspace: Workspace, connection: Connection, backup: Backup | None) -> list[dict[str, Any]]:
+def validate(
+    workspace: Workspace, connection: Connection, backup: Backup | None, release_id: str | None = None
+) -> list[dict[str, Any]]:
     """Reads everything back: pointer, rows, index, answers, config files; ``{name, holds, found}`` for each.
 
     Args:
         backup: what the state must equal; without one, it must equal what was sealed.
+        release_id: the release of the backup that must be live; the one that the backup restores unless another is named.
+
+    Raises:
+        NotFound: the backup does not hold that release.
     """
     with connection:
-        pointer = read_pointer(connection)
-        release = pointer.release
+        release = read_pointer(connection).release
     if release is None:
         return [{"name": "pointer", "holds": False, "found": "no release is live"}]
     expected = release.content_digest
     checks = []
     if backup is not None:
-        held = {table["release_id"]: table["digest"] for table in backup.manifest["tables"]}
-        expected = held.get(release.release_id)
-        checks.append({"name": "pointer", "holds": expected is not None, "found": f"live is {release.release_id}"})
+        wanted = backup.table_of(release_id or backup.manifest["restores"]["release_id"])
+        expected = wanted["digest"]
+        holds = release.release_id == wanted["release_id"]
+        found = f"live is {release.release_id}" + ("" if holds else f", not {wanted['release_id']}")
+        checks.append({"name": "pointer", "holds": holds, "found": found})
     with connection:
         content = content_of(connection, release.table_schema, release.table_name)
     found = f"{content.row_count} rows, digest {content.digest[:12]}" if content else f"{release.table_name} is gone"
     checks.append({"name": "rows", "holds": content is not None and content.digest == expected, "found": found})
     if content is not None:
-        checks.append(_answers(connection, release.table))
+        checks.append(_answers(connection, release))
     checks.append(_files_agree(workspace, release.locked_config))
     return checks
 
 
-def _answers(connection: Connection, table: sql.Identifier) -> dict[str, Any]:
-    """Both searches find a chunk by its own vector and its own words."""
+def _answers(connection: Connection, release: Release) -> dict[str, Any]:
+    """Both searches find a chunk by its own vector and its own words, and the vector search has its index."""
     with connection:
-        found = postgres.one(connection, postgres.compose(__file__, "probe_search", table=table))
+        found = postgres.one(connection, postgres.compose(__file__, "probe_search", table=release.table))
+        indexes = count_vector_indexes(connection, release)
     assert found is not None
     holds = found["probes"] > 0 and found["by_vector"] == found["probes"] and found["by_words"] == found["probes"]
-    evidence = f"{found['probes']} chunks probed: {found['by_vector']} found by vector, {found['by_words']} by words"
-    return {"name": "answers", "holds": holds, "found": evidence}
+    evidence = (
+        f"{found['probes']} chunks probed: {found['by_vector']} found by vector, {found['by_words']} by words;"
+        f" {indexes} vector index"
+    )
+    return {"name": "answers", "holds": holds and indexes > 0, "found": evidence}
 
 
 def _files_agree(workspace: Workspace, config: LockedConfig) -> dict[str, Any]:

@@ -19,10 +19,12 @@ cd "$(dirname "$0")"
 ask() {{ psql "$DATABASE_URL" --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1 --command "$1"; }}
 load() {{ zstd --decompress --stdout "$2" | ask "$1"; }}
 expect() {{ if [ "$2" != "$3" ]; then echo "MISMATCH in $1: got $2, expected $3" >&2; exit 14; fi; echo "$1: $2"; }}
+free() {{ found=$(ask "$2"); if [ -n "$found" ]; then echo "$1 already exists: nothing was written" >&2; exit 15; fi; }}
 
 sha256sum --check --quiet - <<'SUMS'
 {sums}
 SUMS
+{names}
 ask 'CREATE EXTENSION IF NOT EXISTS vector'
 """
 
@@ -36,7 +38,8 @@ expect {table} "$(ask {digest})" {expected}
 def render(manifest: dict[str, Any]) -> str:
     """The script's text for a manifest that has no script yet."""
     sums = "\n".join(f"{item['sha256']}  {name}" for name, item in sorted(manifest["files"].items()))
-    parts = [_HEAD.format(backup_id=manifest["backup_id"], sums=sums)]
+    names = "\n".join(_free(f"{table['table']}_restored") for table in manifest["tables"])
+    parts = [_HEAD.format(backup_id=manifest["backup_id"], sums=sums, names=names)]
     create = _sql_of(seal, "create_chunk_table").replace("CREATE TABLE IF NOT EXISTS", "CREATE TABLE")
     for table in manifest["tables"]:
         name = f'"{table["table"]}_restored"'
@@ -52,6 +55,12 @@ def render(manifest: dict[str, Any]) -> str:
         )
     parts.append('\necho "restored; the tables end in _restored"\n')
     return "".join(parts)
+
+
+def _free(name: str) -> str:
+    """The line that stops the script where a table has that name already."""
+    query = f"SELECT to_regclass(quote_ident(current_schema()) || '.{name}')"
+    return f"free {shlex.quote(name)} {shlex.quote(query)}"
 
 
 def _sql_of(module: Any, name: str) -> str:

@@ -12,7 +12,7 @@ from lib.index.releases import read_pointer
 from lib.index.seal import content_of
 from lib.platform import audit, postgres
 from lib.platform.clock import timestamp
-from lib.platform.errors import IntegrityMismatch, NotFound
+from lib.platform.errors import IntegrityMismatch, NotFound, redact
 from lib.platform.lease import who
 
 
@@ -83,7 +83,7 @@ def _change(connection: Connection, state: str, reason: str) -> Traffic:
     with connection, connection.cursor() as cursor:
         cursor.execute(
             "UPDATE golive.traffic SET state = %s, changed_at = now(), changed_by = %s, reason = %s WHERE state <> %s",
-            (state, who(), reason, state),
+            (state, who(), redact(reason), state),
         )
         if cursor.rowcount:
             audit.record(connection, "resume queries" if state == "open" else "stop queries", "traffic", reason)

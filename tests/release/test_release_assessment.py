@@ -182,7 +182,6 @@ def test_the_live_releases_own_evidence_serves_as_the_baseline(workspace, connec
     assert not (found.folder / "baseline").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="whatever has no baseline is called the first release")
 def test_the_live_release_assessed_again_is_not_called_the_first(workspace, connection, live, cases_path):
     found = assess(workspace, connection, cases_path)
     assert "first release" not in found.to_text(workspace)

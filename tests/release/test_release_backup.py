@@ -148,7 +148,6 @@ def test_proving_a_backup_leaves_nothing_in_the_database(live):
     assert live.ask("SELECT nspname FROM pg_namespace ORDER BY 1") == schemas
 
 
-@pytest.mark.xfail(strict=True, reason="the isolation level is set back only where nothing was raised")
 def test_a_refused_backup_leaves_the_connection_as_it_was(live):
     live.tamper("DELETE FROM {table}")
     before = live.connection.isolation_level
@@ -194,7 +193,6 @@ def test_no_secret_of_the_environment_is_in_any_file_of_a_backup(live, run_scrip
     assert "hunter2hunter2" not in done.out + done.err
 
 
-@pytest.mark.xfail(strict=True, reason="traffic keeps its reason as it was typed, and state.json copies it")
 def test_a_secret_given_as_a_reason_is_not_in_a_backup(live, monkeypatch):
     monkeypatch.setenv("DB_PASSWORD", "correcthorse")
     traffic.stop(live.connection, "cannot log in with correcthorse")

@@ -90,9 +90,6 @@ def test_changed_documents_make_a_new_version_and_leave_the_old_one(sealed):
     assert sealed.release(old.release_id) == old
 
 
-@pytest.mark.xfail(
-    strict=True, reason="plan_lock looks at the newest release of a config only, whatever its documents were"
-)
 def test_documents_that_were_changed_back_find_their_release_again(sealed):
     first = sealed.release().release_id
     sync(sealed, {**HANDBOOK, "more.md": "# More\n\nOne more page.\n"})

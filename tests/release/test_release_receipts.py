@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -65,6 +67,14 @@ def test_a_receipt_that_cannot_be_read_is_none_and_never_holds(home, content):
     receipts.path_of(home, RELEASE, "ingest").write_text(content)
     assert receipts.read(home, RELEASE, "ingest") is None
     assert not receipts.holds(home, RELEASE, "ingest", {})
+
+
+@pytest.mark.parametrize("part", ["inputs", "summary"])
+def test_a_receipt_with_a_part_that_is_no_object_is_none(home, part):
+    write(home, "DONE", INPUTS)
+    path = receipts.path_of(home, RELEASE, "ingest")
+    path.write_text(json.dumps({**json.loads(path.read_text()), part: None}))
+    assert receipts.read(home, RELEASE, "ingest") is None
 
 
 def test_a_later_receipt_replaces_the_earlier_one(home):

@@ -24,7 +24,7 @@ from lib.config import store
 from lib.config.locked_config import LockedConfig
 from lib.index.seal import content_of
 from lib.platform import postgres
-from lib.platform.errors import IntegrityMismatch, NotFound
+from lib.platform.errors import IntegrityMismatch, NotFound, Refused
 from lib.platform.files import sha256_file, write_json
 from lib.release import backup, backup_files, promotion, restore, traffic
 from lib.release.backup_files import Backup
@@ -65,7 +65,6 @@ def test_a_restored_table_is_indexed_and_sealed_and_answers(live):
     assert all(check["holds"] for check in restore.validate(live.workspace, live.connection, only_backup(live)))
 
 
-@pytest.mark.xfail(strict=True, reason="CREATE INDEX IF NOT EXISTS finds the old table's index and builds none")
 def test_a_table_restored_after_a_rename_has_its_own_vector_index(live):
     live.execute(f"ALTER TABLE {TABLE} RENAME TO kept_for_analysis")
     apply(live, only_backup(live))
@@ -131,6 +130,47 @@ def test_only_the_pointer_moves_where_the_table_stands(second):
     assert store.read_active(second.workspace) == config.in_production(True)
 
 
+def test_a_pointer_that_only_moves_needs_no_file_of_the_backup(second):
+    first = second.live_id()
+    promotion.promote(second.workspace, second.connection)
+    made = backup_of(second, restores=first)[-1]
+    flip_bit(made.folder / f"tables/{TABLE}.copy.zst")
+    apply(second, made)
+    assert second.live_id() == first
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM {table} WHERE chunk_index = 0", "DROP TABLE {table}"])
+def test_a_table_that_was_damaged_since_the_plan_is_not_named_by_the_pointer(second, damage):
+    first = second.live_id()
+    promotion.promote(second.workspace, second.connection)
+    made = backup_of(second, restores=first)[-1]
+    plan = restore.plan_restore(second.connection, made)
+    second.tamper(damage, TABLE)
+    before = state_of(second)
+    with pytest.raises((IntegrityMismatch, psycopg2.errors.UndefinedTable)):
+        restore.apply_restore(second.workspace, second.connection, made, plan)
+    assert state_of(second) == before
+
+
+@pytest.mark.parametrize(
+    "change", ["config = jsonb_set(config, '{chunk_size}', '21')", "content_digest = repeat('0', 64)", "row_count = 1"]
+)
+def test_a_release_whose_record_was_changed_is_not_named_by_the_pointer(second, change):
+    first = second.live_id()
+    promotion.promote(second.workspace, second.connection)
+    second.execute(f"UPDATE golive.releases SET {change} WHERE release_id = %s", (first,))
+    assert_refused_without_a_change(second, backup_of(second, restores=first)[-1])
+
+
+def test_a_table_that_lost_its_vector_index_comes_back_with_one(live):
+    made = only_backup(live)
+    live.execute(f"DROP INDEX {TABLE}_hnsw")
+    assert restore.plan_restore(live.connection, made).action == "load table"
+    apply(live, made)
+    assert live.release().table_name == f"{TABLE}_r1"
+    assert all(check["holds"] for check in restore.validate(live.workspace, live.connection, made))
+
+
 def test_every_move_is_recorded_with_the_digests_it_went_between(second):
     first = second.live_id()
     promotion.promote(second.workspace, second.connection)
@@ -184,6 +224,27 @@ def test_a_backup_brings_a_completely_empty_database_to_life(live, empty_databas
     elsewhere.connection.close()
 
 
+def test_an_empty_database_gets_the_record_of_the_restored_release_alone(second, empty_database):
+    first = second.live_id()
+    with opened(second, empty_database) as elsewhere:
+        apply(elsewhere, backup_of(second, restores=first)[-1])
+        assert [release.release_id for release in elsewhere.releases()] == [first]
+
+
+def test_documents_with_columns_of_ones_own_come_back_where_the_table_has_them(live, empty_database):
+    extra = "ADD COLUMN team text, ADD COLUMN words tsvector GENERATED ALWAYS AS (to_tsvector('english', content)) STORED"
+    live.execute(f"ALTER TABLE documents {extra}; UPDATE documents SET team = 'search'")
+    made = backup.create(live.workspace, live.connection)
+    with opened(live, empty_database) as elsewhere:
+        with pytest.raises(Refused, match="lacks a column") as raised:
+            apply(elsewhere, made)
+        assert "team" in raised.value.detail
+        assert elsewhere.releases() == []
+        elsewhere.execute(f"ALTER TABLE documents {extra}")
+        apply(elsewhere, made)
+        assert elsewhere.ask("SELECT DISTINCT team FROM documents WHERE words IS NOT NULL") == [{"team": "search"}]
+
+
 def test_the_script_restores_into_an_empty_database(live, empty_database, run_script):
     made = only_backup(live)
     done = run_script("restore_production_state", "--backup-id", made.backup_id, "--json", DATABASE_URL=empty_database)
@@ -197,9 +258,6 @@ def test_one_flipped_bit_in_the_data_is_found_and_nothing_is_changed(live):
     assert_refused_without_a_change(live, made)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="documents and release records are loaded and committed before the files are verified"
-)
 @pytest.mark.parametrize("name", [f"tables/{TABLE}.copy.zst", "configs/gates.yaml", "state.json"])
 def test_a_damaged_backup_changes_nothing_in_an_empty_database_either(live, empty_database, name):
     made = only_backup(live)
@@ -209,7 +267,6 @@ def test_a_damaged_backup_changes_nothing_in_an_empty_database_either(live, empt
         assert_refused_without_a_change(elsewhere, made)
 
 
-@pytest.mark.xfail(strict=True, reason="the documents file is loaded before it is verified, and COPY's error comes through")
 @pytest.mark.parametrize("damage", [lambda data: b"\0\0\0\0" + data[4:], lambda data: data[: len(data) // 2]])
 def test_a_damaged_documents_file_is_an_integrity_mismatch(live, damage):
     made = only_backup(live)
@@ -219,9 +276,6 @@ def test_a_damaged_documents_file_is_an_integrity_mismatch(live, damage):
     assert_refused_without_a_change(live, made)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="release records of a damaged state.json stay, and a sound backup never replaces them"
-)
 def test_after_a_damaged_backup_a_sound_one_still_restores(live, empty_database):
     sound, damaged = only_backup(live), backup.create(live.workspace, live.connection)
     path = damaged.folder / "state.json"
@@ -252,9 +306,6 @@ def test_rows_that_are_not_those_of_the_manifest_are_found_and_nothing_is_change
     assert_refused_without_a_change(live, made)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the release's recorded digest is overwritten by the backup's instead of compared with it"
-)
 def test_a_backup_that_agrees_with_itself_and_not_with_the_record_is_refused(live):
     made, release = only_backup(live), live.release()
     live.tamper("UPDATE {table} SET bm25_text = 'never evaluated' WHERE id = 'corpus/backups.md#0'")
@@ -339,7 +390,6 @@ def test_a_damaged_live_table_is_invalid(live, failing, damage):
     assert {check["name"] for check in checks if not check["holds"]} == failing
 
 
-@pytest.mark.xfail(strict=True, reason="validate looks at rows and answers, and both stand without the index")
 def test_a_live_table_without_its_vector_index_is_invalid(live):
     live.execute(f"DROP INDEX {TABLE}_hnsw")
     assert not all(check["holds"] for check in restore.validate(live.workspace, live.connection, None))
@@ -368,11 +418,19 @@ def test_a_backup_that_does_not_hold_what_is_live_makes_it_invalid(second):
     assert "pointer" in failing(restore.validate(second.workspace, second.connection, made))
 
 
-@pytest.mark.xfail(strict=True, reason="any release that the backup holds will do, and it holds the one to be rolled back")
 def test_a_rollback_that_did_not_happen_is_invalid(second):
     made = backup_of(second, restores=second.live_id())[-1]
     promotion.promote(second.workspace, second.connection)
     assert second.live_id() != made.manifest["restores"]["release_id"]
+    assert "pointer" in failing(restore.validate(second.workspace, second.connection, made))
+
+
+def test_after_another_release_of_the_backup_was_restored_that_one_is_valid(second):
+    candidate = second.release().release_id
+    made = backup_of(second, restores=second.live_id())[-1]
+    plan = restore.plan_restore(second.connection, made, candidate)
+    restore.apply_restore(second.workspace, second.connection, made, plan)
+    assert failing(restore.validate(second.workspace, second.connection, made, candidate)) == set()
     assert "pointer" in failing(restore.validate(second.workspace, second.connection, made))
 
 

@@ -75,7 +75,6 @@ def test_the_script_stops_at_a_name_that_is_taken_and_leaves_that_table_alone(li
     assert elsewhere.ask(f"SELECT * FROM {taken}") == []
 
 
-@pytest.mark.xfail(strict=True, reason="the script looks at each name only when its turn comes")
 def test_the_script_writes_nothing_where_any_name_is_taken(second, empty_database, programs):
     made = newest(second)
     first, last = (f"{table['table']}_restored" for table in made.manifest["tables"])

@@ -103,9 +103,6 @@ def test_a_fresh_database_answers_queries_and_says_since_when(connection):
     assert found.to_dict()["changed_at"].endswith("Z")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the reason stands in golive.traffic as it was typed; only the audit log is redacted"
-)
 def test_a_secret_in_a_reason_is_told_to_nobody(live, client, monkeypatch):
     monkeypatch.setenv("DB_PASSWORD", "correcthorse")
     traffic.stop(live.connection, "cannot log in with correcthorse")
