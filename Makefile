@@ -5,6 +5,7 @@ CORPUS  ?=
 CASES   ?=
 BACKUP  ?=
 BEDROCK ?=
+DRY_RUN ?=
 Q       ?=
 YES     ?=
 REASON  ?= asked for on the command line
@@ -29,9 +30,9 @@ GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promot
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name BEDROCK=1 CHUNK_SIZE=n ...]
+golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name BEDROCK=1 DRY_RUN=1 CHUNK_SIZE=n ...]
 	@$(RUN) scripts/golive.py $(if $(CORPUS),--corpus "$$CORPUS") $(if $(CASES),--cases "$$CASES") \
-		$(if $(BEDROCK),--use-bedrock) $(GOLIVE_STEPS)
+		$(if $(BEDROCK),--use-bedrock) $(if $(DRY_RUN),--dry-run) $(GOLIVE_STEPS)
 
 rollback: $(CORE) ## go back to a backup: stop, restore, validate, resume (BACKUP=id)
 	@$(RUN) scripts/restore_production_state.py --backup-id "$$BACKUP" --check

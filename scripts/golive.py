@@ -2,7 +2,8 @@
 
 Reads:   configs/candidate.yaml, a corpus folder, a case file, the receipts of an earlier run
 Writes:  what the steps write; metrics/golive/<release_id>/run.json and report.html
-Exits with the code of the step that stopped it, or 0. Run again, it goes on from there; with nothing to do, it says so.
+Exits with the code of the step that stopped it, or 0. --dry-run says which steps would be done and which still hold.
+Run again, it goes on from there; with nothing to do, it says so.
 """
 
 import _preflight  # noqa: F401
@@ -14,7 +15,7 @@ from lib.platform.workspace import Workspace
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("steps", metavar="STEP", nargs="+", help="the steps in order (the Makefile names them)")
     parser.add_argument("--corpus", metavar="DIR", help="the documents to release (default: eval/corpus)")
     parser.add_argument("--cases", metavar="FILE", help="the cases to judge by (default: eval/test_cases.json)")
@@ -34,7 +35,8 @@ def main() -> int:
     with database(workspace, "golive", write=True) as connection:
         sources = candidate.layered.values["sources"]
         options = golive.options_for(workspace, connection, asked, sources, args.use_bedrock)
-        outcome = golive.run(workspace, connection, options, chosen)
+        carry_out = golive.preview if args.dry_run else golive.run
+        outcome = carry_out(workspace, connection, options, chosen)
     cli.emit(args, outcome.to_dict(), golive.to_text(outcome))
     return outcome.exit_code
 

@@ -18,7 +18,7 @@ from lib.platform.workspace import Workspace
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
     parser.add_argument("--skip-ingest", action="store_true", help="do not build the shadow table first")
     parser.add_argument("--skip-eval", action="store_true", help="do not evaluate")
@@ -42,13 +42,18 @@ def main() -> int:
         return int(VERDICT_CODES[environment.status])
     result: dict[str, object] = {"checks": [environment.to_dict()]}
     lines = [health.to_text([environment])]
-    code = 0
+    code, built = 0, True
     with database(workspace, "evaluation", write=True) as connection, lease(address(workspace), "production_evaluation"):
         if not args.skip_ingest:
-            outcome = ingesting.ingest(workspace, connection)
+            outcome = (ingesting.preview if args.dry_run else ingesting.ingest)(workspace, connection)
+            built = outcome["reused"] or outcome["applied"]
             result["ingest"] = outcome
             lines.append(ingesting.to_text(outcome))
-        if not args.skip_eval:
+        if args.dry_run and built and not args.skip_eval:
+            planned = assessment.plan(workspace, connection, cases_path=cases_path, settings=settings)
+            result["plan"] = planned.to_dict()
+            lines.append(planned.to_text())
+        elif not (args.skip_eval or args.dry_run):
             found = assessment.assess(workspace, connection, cases_path=cases_path, settings=settings)
             result["verdict"] = found.content
             lines.append(found.to_text(workspace))

@@ -16,7 +16,7 @@ from lib.platform.workspace import Workspace
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
     parser.add_argument("--outdir", metavar="DIR", help="where to write (default: metrics/baseline_evaluations)")
     parser.add_argument(
@@ -60,6 +60,12 @@ def main() -> int:
         lessons_window=args.lessons_window,
     )
     with database(workspace, "ragchecker evaluation") as connection:
+        if args.dry_run:
+            asked, folder = measuring.plan(workspace, connection, settings, request)
+            planned = {"release_id": asked.release.release_id, "cases": asked.cases.count, "folder": str(folder)}
+            text = f"would measure {planned['release_id']} on {planned['cases']} cases and write {planned['folder']}"
+            cli.emit(args, planned, text)
+            return 0
         result = measuring.measure(workspace, connection, settings, request)
     cli.emit(args, result, measuring.to_text(result))
     return 0

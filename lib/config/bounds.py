@@ -56,14 +56,16 @@ def check_bounds(values: dict[str, Any]) -> Findings:
     return found
 
 
-def check_token_budget(chunk_size: int, max_sequence_length: int) -> str | None:
+def check_token_budget(chunk_size: int, max_sequence_length: int, prompt_tokens: int = 0) -> str | None:
     """Why a chunk with its prefix would be cut, or None.
 
     Args:
         max_sequence_length: what the embedder really reads, special tokens included; text beyond it is dropped in silence.
+        prompt_tokens: of the prompt that the embedder puts before every document.
     """
-    needed = chunk_size + MAX_PREFIX_TOKENS + SPECIAL_TOKENS
-    parts = f"{chunk_size} + prefix {MAX_PREFIX_TOKENS} + special {SPECIAL_TOKENS} = {needed} tokens"
+    needed = chunk_size + MAX_PREFIX_TOKENS + prompt_tokens + SPECIAL_TOKENS
+    prompt = f" + prompt {prompt_tokens}" if prompt_tokens else ""
+    parts = f"{chunk_size} + prefix {MAX_PREFIX_TOKENS}{prompt} + special {SPECIAL_TOKENS} = {needed} tokens"
     if needed > TOKEN_BUDGET:
         return f"a chunk with its prefix ({parts}) is over the budget of {TOKEN_BUDGET}"
     if needed > max_sequence_length:

@@ -38,28 +38,46 @@ class Assessment:
         return f"{verdict_text(self.content)}\nevidence: {workspace.show(self.folder)}"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The release to assess with its cases, what is live, and the gates."""
+
+    request: run.Request
+    live: Release | None
+    gates: dict[str, Any]
+
+    @property
+    def baseline(self) -> Release | None:
+        """What is live, unless that is the release itself."""
+        return self.live if self.live and self.live.release_id != self.request.release.release_id else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "release_id": self.request.release.release_id,
+            "table": self.request.release.table_name,
+            "cases": self.request.cases.count,
+            "baseline_release": self.baseline.release_id if self.baseline else None,
+            "use_bedrock": self.request.settings.use_bedrock,
+        }
+
+    def to_text(self) -> str:
+        found = self.to_dict()
+        against = found["baseline_release"] or "nothing: no other release is live"
+        return f"would evaluate {found['release_id']} on {found['cases']} cases, compared with {against}"
+
+
 def load_gates(workspace: Workspace) -> dict[str, Any]:
     """``configs/gates.yaml`` with the environment's layer, checked."""
     return layers.load(workspace, "gates", environment=layers.environment_name(workspace, os.environ)).values
 
 
-def assess(
-    workspace: Workspace,
-    connection: Connection,
-    *,
-    cases_path: Path,
-    settings: EvaluationSettings,
-    bypass_cli: bool = True,
-) -> Assessment:
-    """Evaluates the active config's release against what is live and records the gate's verdict.
-
-    The baseline's evaluation is taken from its own evidence where nothing that decides it has changed, and else made anew.
+def plan(workspace: Workspace, connection: Connection, *, cases_path: Path, settings: EvaluationSettings) -> Plan:
+    """What an assessment of the active config's release will look at.
 
     Raises:
         Refused: the release is not sealed, or the documents have changed since.
-        ConfigInvalid: cases or gates. IntegrityMismatch: a table is not what was sealed.
+        NotFound, ConfigInvalid: cases or gates.
     """
-    started = time.monotonic()
     gates = load_gates(workspace)
     cases = case_files.load(cases_path)
     config = store.read_active(workspace)
@@ -71,14 +89,26 @@ def assess(
         raise Refused(f"{release.release_id} is not built yet", hint="scripts/shadow_ingest.py")
     if release.corpus_digest != documents_now:
         raise Refused("the documents have changed since the table was sealed", hint="make golive")
+    audit_file = workspace.evidence(release.release_id) / "prompt_audit.jsonl"
+    return Plan(run.Request(release, cases, config.sources, settings, audit_file=audit_file), live, gates)
+
+
+def assess(workspace: Workspace, connection: Connection, *, cases_path: Path, settings: EvaluationSettings) -> Assessment:
+    """Evaluates the active config's release against what is live and records the gate's verdict.
+
+    The baseline's evaluation is taken from its own evidence where nothing that decides it has changed, and else made anew.
+
+    Raises:
+        as ``plan``; IntegrityMismatch: a table is not what was sealed.
+    """
+    started = time.monotonic()
+    planned = plan(workspace, connection, cases_path=cases_path, settings=settings)
+    request, release, live, gates = planned.request, planned.request.release, planned.live, planned.gates
     folder = workspace.evidence(release.release_id)
-    request = run.Request(
-        release, cases, config.sources, settings, bypass_cli=bypass_cli, audit_file=folder / "prompt_audit.jsonl"
-    )
     candidate = run.evaluate(workspace, connection, request, folder / "evaluation")
     baseline = None
-    if live is not None and live.release_id != release.release_id:
-        baseline = _baseline(workspace, connection, replace(request, release=live), folder)
+    if planned.baseline is not None:
+        baseline = _baseline(workspace, connection, replace(request, release=planned.baseline), folder)
     decided = gate.judge_gate(candidate, baseline, gates, settings.determinism.seed)
     if decided.verdict == "PASS" and live is not None and baseline is None:  # the gate takes it for a first release
         decided = replace(decided, reasons=["it is what is live: every absolute limit is met"])
@@ -135,7 +165,8 @@ def _baseline(workspace: Workspace, connection: Connection, request: run.Request
             found = results.read(place)
         except GoliveError:
             continue
-        if found.summary["inputs"] == wanted:
+        # one with unscored cases is measured anew: else a bad hour of a model service would decide for good
+        if found.summary["inputs"] == wanted and not found.unscored:
             return found
     return run.evaluate(workspace, connection, request, folder / "baseline")
 

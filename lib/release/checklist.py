@@ -17,11 +17,11 @@ from psycopg2.extensions import connection as Connection
 from lib.config import layers, schemas, strict_yaml
 from lib.evaluation import settings as evaluation_settings
 from lib.index.releases import Release
-from lib.platform import postgres
+from lib.platform import audit, postgres
 from lib.platform.errors import ConfigInvalid, GoliveError
 from lib.platform.files import sha256_file
 from lib.platform.workspace import Workspace
-from lib.release import health, manifest, receipts
+from lib.release import backup_files, health, manifest, receipts
 from lib.release.tables import text_table
 
 STATES = ("checked", "attested", "failed", "missing")
@@ -179,7 +179,10 @@ def _backup(context: Context) -> tuple[str, str]:
     receipt = receipts.read(context.workspace, context.release.release_id, "backup")
     if receipt is None or receipt.inputs["digests"].get(context.release.release_id) != context.release.content_digest:
         return "missing", "scripts/backup_production_state.py has not backed up this table"
-    return "checked", f"{receipt.summary['backup_id']}, proven by a restore in {receipt.summary['restore_s']:.1f} s"
+    made = backup_files.read(context.workspace, str(receipt.summary.get("backup_id")))
+    backup_files.verify_files(made)
+    seconds = made.manifest["proven"]["seconds"]
+    return "checked", f"{made.backup_id}, proven by a restore in {seconds:.1f} s, files unchanged since"
 
 
 def _baselines(context: Context) -> tuple[str, str]:
@@ -189,9 +192,12 @@ def _baselines(context: Context) -> tuple[str, str]:
 
 def _audit(context: Context) -> tuple[str, str]:
     with context.connection:
-        found = postgres.one(context.connection, "SELECT count(*) AS entries, max(at) AS newest FROM golive.audit_log")
-    assert found is not None
-    return ("checked", f"{found['entries']} entries") if found["entries"] else ("failed", "the audit log is empty")
+        found = postgres.one(context.connection, "SELECT count(*) AS entries FROM golive.audit_log")
+        broken = audit.first_break(context.connection)
+    if broken is not None:
+        return "failed", f"the chain of hashes breaks at entry {broken}"
+    entries = found["entries"] if found else 0
+    return ("checked", f"{entries} entries, the chain of hashes is whole") if entries else ("failed", "it is empty")
 
 
 CHECKS: dict[str, Callable[[Context], tuple[str, str]]] = {

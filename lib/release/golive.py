@@ -21,22 +21,26 @@ from lib.index import documents
 from lib.index.releases import get_release, read_pointer
 from lib.platform import postgres
 from lib.platform.cli import note
-from lib.platform.clock import timestamp
+from lib.platform.clock import now, timestamp
 from lib.platform.errors import ExitCode, NotFound
 from lib.platform.files import write_json
 from lib.platform.lease import lease
 from lib.platform.workspace import Workspace
-from lib.release import receipts, traffic
+from lib.release import locking, receipts, traffic
 from lib.release.steps import Context, Options, Step
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 _BEFORE_LOCK = ("sync", "lock")
 _PR_SET_PDEATHSIG = 1
+_NEXT = {
+    int(ExitCode.FAIL): "the report says why; change the config, then make golive",
+    int(ExitCode.INCONCLUSIVE): "too little speaks for or against it: add cases (or change the config), then make golive",
+}
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of one step: ``done``, ``held`` (its receipt still holds), ``stopped here`` or ``not reached``."""
+    """A step and its state: ``done``, ``held`` (its receipt holds), ``stopped here``, ``not reached`` or ``to do``."""
 
     name: str
     state: str
@@ -46,12 +50,13 @@ class StepOutcome:
 
 @dataclass
 class Outcome:
-    """How far a run got."""
+    """How far a run got, or would get; ``applied`` is False for a preview."""
 
     release_id: str | None = None
     live_before: str | None = None
     live_after: str | None = None
     unchanged: bool = False
+    applied: bool = True
     exit_code: int = 0
     steps: list[StepOutcome] = field(default_factory=list)
     report: str | None = None
@@ -117,6 +122,31 @@ def run(workspace: Workspace, connection: Connection, options: Options, steps: l
     return outcome
 
 
+def preview(workspace: Workspace, connection: Connection, options: Options, steps: list[Step]) -> Outcome:
+    """Which steps a run would do and which still hold; nothing is changed."""
+    outcome = Outcome(live_before=_live(connection), live_after=_live(connection), applied=False)
+    candidate = locking.read_candidate(workspace, sources=[options.source] if options.source else None)
+    plan = locking.plan_lock(connection, candidate, now())
+    holds = {"sync": _synced(connection, options), "lock": plan.reused}
+    known = all(holds.values())
+    if known:
+        outcome.release_id = plan.config.ingest_run_id
+        outcome.unchanged = outcome.release_id == outcome.live_before
+        with connection:
+            context = Context(workspace, connection, get_release(connection, outcome.release_id), options)
+    for step in steps:
+        held = holds.get(step.name, known and (outcome.unchanged or bool(step.holds and step.holds(context))))
+        outcome.steps.append(StepOutcome(step.name, "held" if held else "to do", 0, 0.0))
+    return outcome
+
+
+def _synced(connection: Connection, options: Options) -> bool:
+    if options.corpus is None:
+        return True
+    scan = documents.scan_folder(options.corpus, options.source)
+    return not documents.plan_sync(documents.standing_documents(connection, options.source), scan.documents).changes
+
+
 def _with_folder(cases: case_files.CaseFile, folder: Path) -> Asked:
     source = documents.source_name(folder, None)
     case_files.resolve(cases, documents.scan_folder(folder, source).documents, [source])
@@ -160,7 +190,10 @@ def _do(step: Step, label: str, options: Options, shared: Mapping[str, str], out
     """Runs a step; False where it did not pass."""
     note(f"{label} {step.name}")
     started = time.monotonic()
-    code = _run_script(step, options, shared)
+    try:
+        code = _run_script(step, options, shared)
+    except KeyboardInterrupt:
+        code = int(ExitCode.INTERRUPTED)
     state = "stopped here" if code else "done"
     outcome.steps.append(StepOutcome(step.name, state, code, round(time.monotonic() - started, 3)))
     outcome.exit_code = code
@@ -233,11 +266,15 @@ def _write_evidence(workspace: Workspace, connection: Connection, outcome: Outco
 
 def to_text(outcome: Outcome) -> str:
     """How far the run got, in words."""
+    if outcome.unchanged and not outcome.applied:
+        return f"nothing would be done: {outcome.release_id} is live; config and documents are as released"
     if outcome.unchanged:
         return f"nothing to do: {outcome.release_id} is live and sound; config and documents are as released"
     lines = [
         f"  {step.name:<9} {step.state}" + (f" (exit {step.exit_code})" if step.exit_code else "") for step in outcome.steps
     ]
+    if not outcome.applied:
+        return "\n".join([*lines, f"live: {outcome.live_before or 'nothing'}; nothing was changed"])
     if outcome.report:
         lines.append(f"report: {outcome.report}")
     if outcome.exit_code == 0 and outcome.live_after == outcome.release_id:
@@ -247,5 +284,5 @@ def to_text(outcome: Outcome) -> str:
         lines.append(
             f"not live: {outcome.release_id or 'nothing was locked'}; live is still {outcome.live_after or 'nothing'}"
         )
-        lines.append("make golive goes on from here")
+        lines.append(_NEXT.get(outcome.exit_code, "make golive goes on from here"))
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from lib.config.locked_config import (
 from lib.index.documents import corpus_digest
 from lib.index.releases import Release, read_pointer
 from lib.index.seal import content_of
+from lib.index.tokens import TokenCounter
 from lib.platform import audit, postgres
 from lib.platform.clock import timestamp
 from lib.platform.errors import ConfigInvalid, Refused
@@ -82,7 +83,8 @@ def read_candidate(
         lines = [f"{layered.where(dotted)}: {message}" for dotted, message in findings.issues]
         raise ConfigInvalid(lines[0], detail="; ".join(lines[1:]))
     files = embedder_files.find(workspace, layered.values["embedder"])
-    over_budget = check_token_budget(layered.values["chunk_size"], files.max_sequence_length)
+    prompt_tokens = TokenCounter(files.folder).count(files.document_prompt) if files.document_prompt else 0
+    over_budget = check_token_budget(layered.values["chunk_size"], files.max_sequence_length, prompt_tokens)
     if over_budget:
         longer = files.position_table > files.max_sequence_length
         raise ConfigInvalid(

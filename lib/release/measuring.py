@@ -30,8 +30,10 @@ class Request:
     lessons_window: int
 
 
-def measure(workspace: Workspace, connection: Connection, settings: EvaluationSettings, request: Request) -> dict[str, Any]:
-    """Evaluates a sealed release into ``outdir/<release_id>`` and returns what was measured.
+def plan(
+    workspace: Workspace, connection: Connection, settings: EvaluationSettings, request: Request
+) -> tuple[run.Request, Path]:
+    """What will be evaluated, and the folder ``outdir/<release_id>`` that it is written to.
 
     Raises:
         Refused: the release is not sealed. UsageError: a window under one.
@@ -50,6 +52,13 @@ def measure(workspace: Workspace, connection: Connection, settings: EvaluationSe
         bypass_cli=request.bypass_cli,
         audit_file=folder / "prompt_audit.jsonl",
     )
+    return asked, folder
+
+
+def measure(workspace: Workspace, connection: Connection, settings: EvaluationSettings, request: Request) -> dict[str, Any]:
+    """Evaluates a sealed release and returns what was measured; raises as ``plan``."""
+    asked, folder = plan(workspace, connection, settings, request)
+    release = asked.release
     evaluation = run.evaluate(workspace, connection, asked, folder)
     found: dict[str, Any] = {
         "release_id": release.release_id,

@@ -190,6 +190,16 @@ def test_the_largest_chunk_that_the_embedder_reads_is_accepted(workspace):
     assert candidate.layered.values["chunk_size"] == 462
 
 
+def test_the_embedders_own_document_prompt_takes_its_share_of_what_it_reads(workspace):
+    path = workspace.configs / "embedders.yaml"
+    path.write_text(
+        path.read_text().replace("max_sequence_length: 512", 'max_sequence_length: 512\n  document_prompt: "passage: "')
+    )
+    assert locking.read_candidate(workspace, flags={"chunk_size": "460"})  # "passage" and ":": 460 + 48 + 2 + 2 = 512
+    with pytest.raises(ConfigInvalid, match="prompt 2"):
+        locking.read_candidate(workspace, flags={"chunk_size": "461"})
+
+
 def test_flags_win_over_variables_over_the_environment_file_over_the_base_file(workspace, monkeypatch):
     (workspace.configs / "candidate.staging.yaml").write_text(
         "chunk_size: 100\noverlap_ratio: 0.2\njaccard_threshold: 0.7\n", encoding="utf-8"

@@ -11,6 +11,7 @@ from lib.release.steps import STEPS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_"))
+READ_ONLY = {"database", "production_health_monitor", "query_index", "status", "validate_rollback"}
 HEAVY = ("numpy", "torch", "psycopg2", "jsonschema", "boto3", "ragchecker", "sentence_transformers", "jinja2", "matplotlib")
 
 
@@ -51,6 +52,14 @@ def test_a_script_imports_no_other_script_and_stays_thin(name):
     assert imported - {"lib", "_preflight"} <= set(sys.stdlib_module_names) | {"psycopg2"}
     assert "sys.path" not in text
     assert len(text.splitlines()) <= 100
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - READ_ONLY))
+def test_a_script_that_changes_something_has_a_dry_run(name):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / f"{name}.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--dry-run" in done.stdout
 
 
 def test_every_step_of_a_release_is_a_script_that_is_there():
