@@ -25,6 +25,7 @@ from lib.platform import embedded, postgres
 from lib.platform.workspace import Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]
+SHARED_DATA = PROJECT.parent / "shared" / "data"  # public collections beside the checkout, on some machines
 _CLEAN = ("DATABASE_URL", "GOLIVE_ENV", "GOLIVE_LEASE", "CHUNK_SIZE", "OVERLAP_RATIO", "JACCARD_THRESHOLD", "PREFIX_POLICY")
 
 HANDBOOK = {

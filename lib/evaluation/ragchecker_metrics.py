@@ -85,7 +85,9 @@ def compute(results: Sequence[Any]) -> dict[str, dict[str, float]]:
 
     held = RAGResults(list(results))
     checker(_no_model).evaluate(held, all_metrics)
-    return {result.query_id: {name: float(result.metrics[name]) for name in METRICS} for result in held.results}
+    for result in held.results:  # the package leaves them in the order of a set, which differs from process to process
+        result.metrics = {name: float(result.metrics[name]) for name in METRICS}
+    return {result.query_id: dict(result.metrics) for result in held.results}
 
 
 def compute_by_cli(results: Sequence[Any], folder: Path) -> dict[str, dict[str, float]]:

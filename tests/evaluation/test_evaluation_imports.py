@@ -17,9 +17,10 @@ from lib.evaluation import cases, imports
 from lib.evaluation.cases import Case
 from lib.index.documents import scan_folder
 from lib.platform.errors import ConfigInvalid, GoliveError, NotFound, Refused, UsageError
+from tests.conftest import SHARED_DATA
 
-XQUAD = Path("/work/shared/data/xquad/xquad.en.json")
-RAGCHECKER = Path("/work/shared/data/ragchecker/checking_outputs.json")
+XQUAD = SHARED_DATA / "xquad" / "xquad.en.json"
+RAGCHECKER = SHARED_DATA / "ragchecker" / "checking_outputs.json"
 E, N = "Entailment", "Neutral"
 TEXT = "Seven backups are kept. They stay for a week. Nothing is deleted on Sunday."
 
