@@ -107,7 +107,8 @@ def _unhindered(stream: Any) -> Any:
         return None
     stream.flush()
     raw = io.BufferedWriter(_Unread(stream.fileno(), "wb", closefd=False))
-    return io.TextIOWrapper(raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering)
+    by_line = stream.line_buffering or stream.write_through  # as stderr is: its lines must not fall behind those of stdout
+    return io.TextIOWrapper(raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=by_line)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -213,6 +213,13 @@ def test_work_that_was_cut_short_is_never_reported_as_done(start: Start, tmp_pat
     assert code != 0 or (tmp_path / "work").exists()
 
 
+def test_progress_stands_before_the_result_where_both_go_to_one_file(start: Start, tmp_path: Path) -> None:
+    body = "sys.stderr.write('working\\n')\nemit(args, {}, 'the result')\nreturn 0"
+    with (tmp_path / "log").open("w") as log, start(body, stdout=log, stderr=log) as process:
+        assert process.wait(timeout=60) == 0
+    assert (tmp_path / "log").read_text().splitlines() == ["working", "the result"]
+
+
 def test_a_connection_that_breaks_in_the_work_is_not_taken_for_a_reader_that_left(run: Run) -> None:
     assert run("raise BrokenPipeError").returncode == 1
 
