@@ -32,7 +32,7 @@ def look(workspace: Workspace, connection: Connection, moment: datetime) -> dict
         raise NotFound("no release is live", hint="make golive")
     config = release.locked_config
     config_health = guardrails.validate_config(config)
-    queries = _queries(connection, release, moment - timedelta(hours=limits["window_hours"]), limits["min_queries"])
+    queries = _queries(connection, release, moment, limits)
     quality = _quality(connection, release)
     retrieval = _retrieval(connection, release, queries, quality)
     alerts = judge(
@@ -62,7 +62,7 @@ def judge(
     queries: dict[str, Any],
     traffic_state: str,
 ) -> list[dict[str, str]]:
-    """Alerts, the critical ones first. Pure. A value that is None raises one, except where no query was asked."""
+    """Alerts, the critical ones first. Pure. What is unknown is critical, except where too few queries were asked."""
     alerts: list[dict[str, str]] = []
 
     def alert(level: str, name: str, message: str) -> None:
@@ -86,16 +86,18 @@ def judge(
             alert("critical", name, "no evaluation of what is live: nothing is known")
         elif value < floor:
             alert("critical", name, f"{value:.3f} is under {floor:g}")
+    if retrieval["stale_chunks"]:
+        alert("warning", "stale_chunks", f"{retrieval['stale_chunks']} chunks are of documents that were changed since")
     size = retrieval["avg_snapshot_size"]
-    if size is None or size < limits["snapshot_size_floor"]:
-        alert(
-            "warning",
-            "avg_snapshot_size",
-            "unknown" if size is None else f"{size:.1f} is under {limits['snapshot_size_floor']:g}",
-        )
+    if size is None:
+        alert("critical", "avg_snapshot_size", "no query and no evaluation: nothing is known")
+    elif size < limits["snapshot_size_floor"]:
+        alert("warning", "avg_snapshot_size", f"{size:.1f} is under {limits['snapshot_size_floor']:g}")
     rate = ingest.get("deduplication_rate")
-    if rate is None or not limits["deduplication_low"] <= rate <= limits["deduplication_high"]:
-        alert("warning", "deduplication_rate", "unknown" if rate is None else f"{rate:.1%} is outside of the usual band")
+    if rate is None:
+        alert("critical", "deduplication_rate", "the ingest left no number: nothing is known")
+    elif not limits["deduplication_low"] <= rate <= limits["deduplication_high"]:
+        alert("warning", "deduplication_rate", f"{rate:.1%} is outside of the usual band")
     if queries["latency_p95_ms"] is not None and queries["latency_p95_ms"] > limits["latency_p95_ms_ceiling"]:
         alert(
             "warning",
@@ -120,8 +122,8 @@ def to_text(found: dict[str, Any]) -> str:
         f"  filter hit rate     {shown(quality['filter_hit_rate'])}",
         f"  reader gold usage   {shown(quality['reader_gold_usage'])}",
         f"  snapshot size       {shown(retrieval['avg_snapshot_size'], '.1f')} chunks ({retrieval['snapshot_source']})",
-        f"  prefix leakage      {retrieval['bm25_prefix_leakage']} of {retrieval['rows']} rows",
-        f"  over budget         {retrieval['over_budget_chunks']} chunks",
+        f"  prefix leakage      {shown(retrieval['bm25_prefix_leakage'], 'd')} of {retrieval['rows']} rows",
+        f"  over budget         {shown(retrieval['over_budget_chunks'], 'd')} chunks",
         f"  deduplication       {shown(found['ingest']['deduplication_rate'], '.1%')}",
         f"  ingest throughput   {shown(found['ingest']['chunks_per_s'], '.1f')} chunks/s",
         f"  queries             {queries['count']} in {queries['window_hours']:g} h,"
@@ -132,22 +134,24 @@ def to_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _queries(connection: Connection, release: Release, since: datetime, least: int) -> dict[str, Any]:
-    """Latency and rerank drift of the release's queries since then; None where there are too few to say."""
+def _queries(connection: Connection, release: Release, moment: datetime, limits: dict[str, Any]) -> dict[str, Any]:
+    """Latency and rerank drift of the release's queries in the window; None where there are too few to say."""
+    since = moment - timedelta(hours=limits["window_hours"])
     with connection:
         found = postgres.one(
             connection,
             postgres.read_sql(__file__, "query_window"),
             {"release_id": release.release_id, "since": since},
         )
-        hours = postgres.one(connection, "SELECT extract(epoch FROM now() - %s) / 3600 AS hours", (since,))
-    assert found is not None and hours is not None
-    enough = found["count"] >= least
-    spread = found["score_deviation"]
-    drift = (found["newer_score"] - found["older_score"]) / spread if enough and spread else None
+    assert found is not None
+    enough = found["count"] >= limits["min_queries"]
+    older, newer, spread = found["older_score"], found["newer_score"], found["score_deviation"]
+    drift = None
+    if enough and older is not None and newer is not None:  # a query that found nothing has no score
+        drift = (newer - older) / spread if spread else 0.0
     return {
         "count": found["count"],
-        "window_hours": round(float(hours["hours"]), 3),
+        "window_hours": limits["window_hours"],
         "avg_snapshot_size": float(found["avg_snapshot_size"]) if found["count"] else None,
         "latency_p50_ms": found["latency_p50_ms"] if enough else None,
         "latency_p95_ms": found["latency_p95_ms"] if enough else None,
@@ -156,7 +160,7 @@ def _queries(connection: Connection, release: Release, since: datetime, least: i
 
 
 def _quality(connection: Connection, release: Release) -> dict[str, Any]:
-    """Hit rates of the newest evaluation of what is live, and of the baseline it was compared with."""
+    """Hit rates and snapshot size of the newest evaluation of what is live; None where there is none."""
     with connection:
         found = postgres.one(
             connection,
@@ -186,7 +190,7 @@ def _retrieval(
         "table_sound": sound,
         "rows": content.row_count if content else 0,
         "bm25_prefix_leakage": counts["leaking"] if counts else None,
-        "stale_documents": counts["stale"] if counts else None,
+        "stale_chunks": counts["stale"] if counts else None,
         "over_budget_chunks": counts["over"] if counts else None,
         "avg_snapshot_size": measured if measured is not None else quality["avg_snapshot_size"],
         "snapshot_source": "queries" if measured is not None else "last evaluation",

@@ -1,0 +1,336 @@
+"""The report: one page that stands alone, says first whether the release is live, and tells the same without its plots."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from lib.evaluation import results
+from lib.platform.errors import NotFound
+from lib.platform.files import read_json, write_json
+from lib.release import receipts, report
+from tests.release.staged import Project, write_verdict
+
+MARKUP = """<img src=x onerror="alert('1')">&amp;</td>"""
+FETCHING = {"src", "srcset", "href", "xlink:href", "action", "formaction", "data", "poster", "background", "cite", "ping"}
+VOID = {"meta", "br", "hr", "img", "input", "link", "col", "wbr", "base", "area", "embed", "source", "track"}
+NO_VERDICT = "NOT LIVE not promoted; what was live still answers queries"
+
+
+class Page(HTMLParser):
+    """A page taken apart: elements with their attributes, tables as rows of cells, the words outside of plots."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.words: list[str] = []
+        self._state: list[str] | None = None
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "p" and self._state is None:
+            assert str(dict(attrs)["class"]).startswith("state "), "the first paragraph is the state"
+            self._state = []
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag, f"</{tag}> closes what is open"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if "svg" in self._open or "style" in self._open:
+            return
+        self.words.append(data)
+        if {"td", "th"} & set(self._open):
+            self.tables[-1][-1][-1] += data
+        if [tag for tag, _ in self.elements].count("p") == 1 and "p" in self._open:
+            assert self._state is not None
+            self._state.append(data)
+
+    @property
+    def state(self) -> str:
+        """The first paragraph: its bold word and why."""
+        return " ".join(self._state or [])
+
+    @property
+    def prose(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def rows(self, *head: str) -> list[list[str]]:
+        """The rows of the first table whose head begins with these words."""
+        for table in self.tables:
+            cells = [[" ".join(cell.split()) for cell in row] for row in table]
+            if cells[0][: len(head)] == list(head):
+                return cells[1:]
+        raise AssertionError(f"no table {head}")
+
+
+def test_a_live_release_is_said_to_be_live_first(live):
+    page = write(live)
+    assert page.state == "LIVE answers queries since generation 1 of the pointer"
+    assert f"LIVE: release {live.live_id()}" in page.prose
+
+
+def test_a_release_that_failed_its_gate_says_so_with_the_reasons(ready):
+    content = write_verdict(ready, "FAIL")
+    change_verdict(ready, content, reasons=["recall: 0.100 is under the floor 0.45"], warnings=["few cases"])
+    page = write(ready)
+    assert page.state == "FAIL not promoted; what was live still answers queries"
+    assert "FAIL: recall: 0.100 is under the floor 0.45" in page.prose
+    assert "warning: few cases" in page.prose
+
+
+@pytest.mark.parametrize("verdict", ["INCONCLUSIVE", "ERROR"])
+def test_no_other_verdict_reads_like_a_pass(ready, verdict):
+    write_verdict(ready, verdict)
+    assert write(ready).state == f"{verdict} not promoted; what was live still answers queries"
+
+
+def test_a_run_that_stopped_says_at_which_step(ready):
+    write_run(ready, ["sync", "lock", "ingest"], stopped="backup")
+    assert write(ready).state == "STOPPED at the step backup (exit 13); not promoted"
+
+
+def test_a_step_that_stopped_the_last_run_is_told_before_an_older_verdict(ready):
+    write_verdict(ready, "FAIL")
+    write_run(ready, ["sync", "lock"], stopped="health")
+    assert write(ready).state == "STOPPED at the step health (exit 13); not promoted"
+    write_run(ready, ["sync", "lock", "health"], stopped="evaluate")
+    assert write(ready).state.startswith("FAIL ")
+
+
+def test_a_passed_verdict_alone_is_not_live(ready):
+    assert write(ready).state == NO_VERDICT
+
+
+def test_a_release_that_another_one_replaced_is_no_longer_said_to_be_live(second):
+    first = second.live_id()
+    assert first is not None
+    assert write(second, first).state.startswith("LIVE ")
+    second.execute("UPDATE golive.pointer SET release_id = %s", (second.release().release_id,))
+    assert write(second, first).state == NO_VERDICT
+
+
+def test_what_was_not_done_yet_is_said_and_no_number_is_made_up(sealed):
+    page = write(sealed)
+    assert page.state == NO_VERDICT
+    for said in ("Not evaluated yet.", "Not looked at yet.", "Not backed up yet.", "Not walked yet.", "No step was timed."):
+        assert said in page.prose
+    assert "Compared with" not in page.prose
+    assert "svg" not in {tag for tag, _ in page.elements}
+
+
+def test_a_release_that_is_not_sealed_can_be_reported(sealed):
+    sealed.execute("UPDATE golive.releases SET content_digest = NULL, row_count = NULL, state = 'building'")
+    assert re.search(r"no rows, content digest not sealed", write(sealed).prose)
+
+
+def test_the_baselines_numbers_stand_beside_those_of_the_release(second):
+    content = write_verdict(second, recall=0.625, hallucination=0.25)
+    metrics = [
+        {**item, "baseline": 0.5, "floor": 0.45, "difference": {"mean": 0.125, "low": -0.03125, "high": 0.25}}
+        if item["metric"] == "recall"
+        else {**item, "baseline": None, "floor": None, "ceiling": 0.3}
+        for item in content["metrics"]
+        if item["metric"] in ("recall", "hallucination")
+    ]
+    change_verdict(second, content, metrics=metrics)
+    page = write(second)
+    assert page.rows("metric", "value", "baseline") == [
+        ["recall", "0.625", "0.500", "0.450", "–", "+0.125 [-0.031, +0.250]", "PASS"],
+        ["hallucination", "0.250", "–", "–", "0.300", "–", "PASS"],
+    ]
+    assert f"Compared with {second.live_id()} ." in page.prose
+
+
+def test_a_missed_limit_is_told_in_words_and_a_warning_is_no_failure(ready):
+    content = write_verdict(ready, "FAIL", recall=0.1, self_knowledge=0.9)
+    for item in content["metrics"]:
+        if item["metric"] == "recall":
+            item |= {"status": "FAIL", "reason": "0.100 is under the floor 0.45"}
+        if item["metric"] == "self_knowledge":
+            item |= {"status": "FAIL", "reason": "over its ceiling", "level": "warn"}
+    change_verdict(ready, content)
+    said = {row[0]: row[-1] for row in write(ready).rows("metric")}
+    assert said["recall"] == "FAIL 0.100 is under the floor 0.45"
+    assert said["self_knowledge"] == "warning over its ceiling"
+    assert said["oracle_hit_rate"] == "PASS"
+
+
+def test_everything_is_readable_without_the_plots(ready):
+    write_run(ready, ["ingest", "evaluate"], seconds=12.3)
+    page = write(ready)
+    shown = {row[0]: row[1] for row in page.rows("metric")}
+    assert shown == {
+        "oracle_hit_rate": "0.900",
+        "filter_hit_rate": "0.800",
+        "reader_gold_usage": "0.700",
+        "avg_snapshot_size": "45.000",
+    }
+    assert [row[:2] for row in page.rows("step", "seconds")] == [["ingest", "12.3"], ["evaluate", "12.3"]]
+    plots = [attributes for tag, attributes in page.elements if tag == "svg"]
+    assert len(plots) == 2
+    assert all(attributes["aria-hidden"] == "true" for attributes in plots)
+
+
+def test_what_changed_is_told_apart_from_what_stayed(second):
+    page = write(second)
+    assert page.rows("setting", "this release", "before") == [["chunk_size", "20", "450"]]
+    stayed = [row for table in page.tables for row in table if row[0] == "prefix_policy"]
+    assert stayed == [["prefix_policy", "A", "A"]]
+
+
+def test_the_evidence_of_every_step_stands_in_it(live):
+    page = write(live)
+    gates = page.rows("gate", "status", "evidence")
+    assert [row[:2] for row in gates] == [
+        [name, "PASS"]
+        for name in (
+            "environment",
+            "database_connectivity",
+            "index_presence",
+            "token_budget",
+            "prefix_leakage",
+            "model_availability",
+        )
+    ]
+    receipt = receipts.read(live.workspace, live.release().release_id, "backup")
+    assert receipt is not None
+    assert f"make rollback BACKUP={receipt.summary['backup_id']}" in page.prose
+    checked = {row[1]: row[2] for row in page.rows("section", "item", "state")}
+    assert checked["backup made and proven by a restore"] == "checked"
+    assert checked["load testing completed"] == "missing (does not block)"
+
+
+def test_lost_cases_are_listed_with_the_stage_that_lost_them(ready):
+    assert write(ready).rows("case", "question") == [["rollback-1", "how long does going back take?", "filter"]]
+
+
+def test_who_read_and_who_judged_stand_beside_the_numbers(ready):
+    assert "Produced by: judge lexical; reader extractive." in write(ready).prose
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(live):
+    write_run(live, ["ingest", "evaluate"])
+    page = write(live)
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "img", "base", "form", "audio", "video", "source"}
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            assert name not in FETCHING or str(value).startswith("#"), (tag, name, value)
+            assert not re.search(r"url\((?!#)", str(value)), (tag, name, value)
+            assert name != "http-equiv"
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", page.text)
+
+
+@pytest.mark.parametrize("place", ["reason", "question", "gate", "item", "config"])
+def test_no_value_can_bring_markup_into_the_page(ready, place):
+    release = ready.release()
+    clean = [tag for tag, _ in write(ready).elements]
+    if place == "reason":
+        content = read_json(ready.workspace.evidence(release.release_id) / "verdict.json", "verdict")
+        change_verdict(ready, content, reasons=[MARKUP])
+    elif place == "question":
+        folder = ready.workspace.evidence(release.release_id) / "evaluation"
+        found = results.read(folder)
+        results.write(folder, replace(found, rows=[{**row, "query": MARKUP} for row in found.rows]), "[]\n", {})
+    elif place == "config":
+        changed = replace(release.locked_config, sources=(MARKUP,), config_hash="")
+        ready.execute("UPDATE golive.releases SET config = %s", (json.dumps(changed.to_dict()),))
+    else:
+        step, part = ("health", "checks") if place == "gate" else ("validate", "items")
+        receipt = receipts.path_of(ready.workspace, release.release_id, step)
+        content = read_json(receipt, "receipt")
+        content["summary"][part][0]["evidence"] = MARKUP
+        write_json(receipt, content)
+    page = write(ready)
+    assert " ".join(MARKUP.split()) in page.prose
+    assert [tag for tag, _ in page.elements] == clean
+
+
+def test_it_can_be_found_ones_way_in_with_a_screen_reader(live):
+    write_run(live, ["ingest"])
+    page = write(live)
+    assert ("html", {"lang": "en"}) in page.elements
+    headings = [tag for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == "h1"
+    assert set(headings[1:]) == {"h2"}
+    assert all(attributes.get("scope") in ("row", "col") for tag, attributes in page.elements if tag == "th")
+    ids = re.findall(r'\bid="([^"]+)"', page.text)
+    assert len(ids) == len(set(ids)), "two plots share no id"
+
+
+def test_equal_evidence_gives_an_equal_page_but_for_the_hour(live):
+    def timeless() -> str:
+        return re.sub(r"Written \S+\.", "", write(live).text)
+
+    assert timeless() == timeless()
+
+
+@pytest.mark.parametrize("secret", ["hunter2secret", "hunter&2<secret>", "hunter\"2'secret"])
+def test_a_secret_of_the_environment_is_not_written_into_the_page(ready, monkeypatch, secret):
+    monkeypatch.setenv("SOME_API_TOKEN", secret)
+    content = read_json(ready.workspace.evidence(ready.release().release_id) / "verdict.json", "verdict")
+    change_verdict(ready, content, reasons=[f"asked with {secret}", "postgresql://me:pass-word@host/x"])
+    page = write(ready)
+    assert "asked with ***" in page.prose
+    assert secret not in page.prose
+    assert "pass-word" not in page.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
+def test_evidence_that_cannot_be_read_is_left_out_and_said(ready, content):
+    folder = ready.workspace.evidence(ready.release().release_id)
+    for path in (folder / "verdict.json", folder / "run.json", *(folder / "receipts").iterdir()):
+        path.write_text(content)
+    page = write(ready)
+    assert page.state == NO_VERDICT
+    assert "Not evaluated yet." in page.prose
+    assert "Not walked yet." in page.prose
+
+
+def test_a_release_that_nobody_locked_has_no_report(sealed):
+    with pytest.raises(NotFound, match="nobody-knows"):
+        report.write(sealed.workspace, sealed.connection, "nobody-knows")
+    assert not sealed.workspace.evidence("nobody-knows").exists()
+
+
+def write(project: Project, release_id: str | None = None) -> Page:
+    release_id = release_id or project.release().release_id
+    path = report.write(project.workspace, project.connection, release_id)
+    assert path == project.workspace.evidence(release_id) / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def change_verdict(project: Project, content: dict[str, Any], **changes: Any) -> None:
+    path = project.workspace.evidence(project.release().release_id) / "verdict.json"
+    write_json(path, {**content, "cases": {**content["cases"], "answers_without_claims": 0}, **changes})
+
+
+def write_run(project: Project, done: list[str], *, stopped: str | None = None, seconds: float = 1.5) -> None:
+    """As ``lib.release.golive`` leaves it."""
+    steps = [{"name": name, "state": "done", "exit_code": 0, "seconds": seconds} for name in done]
+    if stopped:
+        steps.append({"name": stopped, "state": "stopped here", "exit_code": 13, "seconds": 0.5})
+    write_json(project.workspace.evidence(project.release().release_id) / "run.json", {"steps": steps})
