@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from lib.config import guardrails, store
+from lib.config import guardrails, store, strict_yaml
 from lib.config.locked_config import FIRST_PRIMARY_TABLE, LockedConfig
 from lib.platform.clock import now
 from lib.platform.errors import NotFound
@@ -44,18 +43,13 @@ def create_production_config(
 
     flags = {
         "chunk_size": str(chunk_size),
-        "overlap_ratio": _plain(overlap_ratio),
-        "jaccard_threshold": _plain(jaccard_threshold),
+        "overlap_ratio": strict_yaml.plain(overlap_ratio),
+        "jaccard_threshold": strict_yaml.plain(jaccard_threshold),
         "prefix_policy": prefix_policy,
         "embedder": embedder_name,
     }
     candidate = locking.read_candidate(Workspace.find(), flags=flags)
     return locking.freeze(candidate, moment=now(), ordinal=1, baseline_metrics={})
-
-
-def _plain(number: float) -> str:
-    """A number without an exponent, as the strict reader wants it."""
-    return format(Decimal(str(number)), "f")
 
 
 class ConfigLockManager:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def _value(node: yaml.Node, path: Path, dotted: str, lines: dict[str, int]) -> A
 
 def _line(mark: Any) -> int:
     return int(mark.line) + 1
+
+
+def dump(values: Any) -> str:
+    """YAML that ``load`` reads back as the same values: numbers are written out, because an exponent would be text."""
+    return str(yaml.dump(values, Dumper=_PlainDumper, allow_unicode=True))
+
+
+def plain(number: float) -> str:
+    """A number without an exponent; a float keeps its point."""
+    text = format(Decimal(repr(number)), "f")
+    return text if "." in text or isinstance(number, int) else f"{text}.0"
+
+
+class _PlainDumper(yaml.SafeDumper):
+    pass
+
+
+_PlainDumper.add_representer(
+    float, lambda dumper, number: dumper.represent_scalar("tag:yaml.org,2002:float", plain(number))
+)
 
 
 def scalar(text: str, where: str = "value") -> Any:

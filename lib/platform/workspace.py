@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -17,7 +19,7 @@ class Workspace:
     def find(cls) -> Workspace:
         """The folder that ``GOLIVE_HOME`` names, else the checkout this file belongs to."""
         home = os.environ.get("GOLIVE_HOME")
-        return cls(Path(home).resolve() if home else Path(__file__).resolve().parents[2])
+        return cls(Path(home).resolve() if home else CHECKOUT)
 
     @property
     def configs(self) -> Path:

@@ -17,9 +17,9 @@ from lib.evaluation import gate, results, run
 from lib.evaluation.settings import EvaluationSettings
 from lib.index.documents import corpus_digest
 from lib.index.releases import Release, get_release, read_pointer
-from lib.platform import audit
+from lib.platform import audit, postgres
 from lib.platform.errors import GoliveError, Refused
-from lib.platform.files import digest_of, write_json, write_text
+from lib.platform.files import digest_of, read_json, write_json, write_text
 from lib.platform.workspace import Workspace
 from lib.release import receipts
 from lib.release.tables import text_table
@@ -155,6 +155,25 @@ def expected_inputs(
         live = read_pointer(connection).release
         inputs = run.inputs_of(request, corpus_digest(connection, request.sources))
     return evaluate_inputs(release, live, {"inputs": inputs, "gates_digest": digest_of(load_gates(workspace))})
+
+
+def stands(workspace: Workspace, connection: Connection, release: Release, cases_path: Path) -> bool:
+    """Whether the evidence of the newest verdict is whole: its files as they were recorded, and the cases where it says."""
+    folder = workspace.evidence(release.release_id)
+    with connection:
+        recorded = postgres.one(
+            connection,
+            "SELECT verdict_digest, metrics_digest FROM golive.verdicts WHERE release_id = %s"
+            " ORDER BY verdict_id DESC LIMIT 1",
+            (release.release_id,),
+        )
+    try:
+        content = read_json(folder / "verdict.json", "verdict")
+        evaluation = results.read(folder / "evaluation")
+    except GoliveError:
+        return False
+    found = {"verdict_digest": digest_of(content), "metrics_digest": evaluation.digest}
+    return recorded == found and content["cases_file"] == workspace.show(cases_path.resolve())
 
 
 def _baseline(workspace: Workspace, connection: Connection, request: run.Request, folder: Path) -> results.Evaluation:

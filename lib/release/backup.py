@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,27 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
     made = backup_files.read(workspace, backup_id)
     _register(workspace, connection, plan, made, time.monotonic() - started)
     return made
+
+
+def standing(workspace: Workspace, connection: Connection, releases: Sequence[Release]) -> Backup | str:
+    """The newest proven backup that holds these releases as they were sealed and is whole on disk; else why there is none.
+
+    The caller owns the transaction.
+    """
+    found = "no proven backup holds this release and what is live"
+    needed = {release.release_id: release.content_digest for release in releases}
+    for row in postgres.every(connection, "SELECT * FROM golive.backups ORDER BY created_at DESC"):
+        if any(row["digests"].get(name) != digest for name, digest in needed.items()):
+            continue
+        try:
+            made = backup_files.read(workspace, row["backup_id"])
+            if made.manifest_digest == row["manifest_digest"]:
+                backup_files.verify_files(made)
+                return made
+            found = f"the manifest of backup {made.backup_id} was changed since it was made"
+        except GoliveError as error:
+            found = error.message
+    return found
 
 
 def _candidate(workspace: Workspace, connection: Connection) -> Release | None:

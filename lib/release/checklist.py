@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import layers, schemas, strict_yaml
 from lib.evaluation import settings as evaluation_settings
-from lib.index.releases import Release
+from lib.index.releases import Release, read_pointer
 from lib.platform import audit, postgres
 from lib.platform.errors import ConfigInvalid, GoliveError
 from lib.platform.files import sha256_file
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, health, manifest, receipts
+from lib.release import backup, health, manifest, receipts
 from lib.release.tables import text_table
 
 STATES = ("checked", "attested", "failed", "missing")
@@ -88,7 +88,7 @@ def _look(context: Context, raw: dict[str, Any], attested: dict[str, dict[str, A
             state, evidence = CHECKS[check](context)
         except GoliveError as error:
             state, evidence = "failed", error.message
-    if state == "missing" and raw["id"] in attested:
+    elif raw["id"] in attested:
         entry = attested[raw["id"]]
         state, evidence = "attested", f"{entry['by']} on {entry['at']}, until {entry['until']}: {entry['note']}"
     return Item(raw["id"], raw["section"], raw["title"], state, evidence, raw["blocking"])
@@ -102,22 +102,25 @@ def _attestations(context: Context, known: set[str]) -> dict[str, dict[str, Any]
     file = strict_yaml.load(path, "attestations")
     shown = context.workspace.show(path)
     schemas.check(file.values, "attestations", lambda dotted: f"{shown}:{file.lines.get(dotted, 1)}")
-    today = context.now.date().isoformat()
+    today = context.now.date()
     found = {}
     for entry in file.values["attestations"]:
         if entry["item"] not in known:
             raise ConfigInvalid(f"{shown}: no checklist item {entry['item']!r}")
-        if entry["at"] <= today <= entry["until"]:
+        try:
+            first, last = date.fromisoformat(entry["at"]), date.fromisoformat(entry["until"])
+        except ValueError as error:
+            raise ConfigInvalid(f"{shown}: at and until of {entry['item']} must be days", detail=str(error)) from error
+        if first <= today <= last:
             found[entry["item"]] = entry
     return found
 
 
 def _manifest(context: Context) -> tuple[str, str]:
-    folder = context.workspace.evidence(context.release.release_id)
-    paths = [folder / f"manifest.{form}" for form in manifest.FORMATS if (folder / f"manifest.{form}").exists()]
-    if not paths:
+    path = manifest.find(context.workspace, context.release.release_id)
+    if path is None:
         return "missing", "scripts/eval_manifest_generator.py has not run for this release"
-    then = manifest.read(paths[0])
+    then = manifest.read(path)
     settings = evaluation_settings.load(context.workspace, use_bedrock=_used_bedrock(context))
     now = manifest.build(
         context.workspace, context.connection, context.release, cases_path=context.cases_path, settings=settings
@@ -125,7 +128,7 @@ def _manifest(context: Context) -> tuple[str, str]:
     changed = [item["field"] for item in manifest.differences(then, now) if item["field"] != "code.git_dirty"]
     if changed:
         return "failed", f"changed since: {', '.join(changed[:5])}"
-    return "checked", f"{context.workspace.show(paths[0])}, sha256 {sha256_file(paths[0])[:12]}"
+    return "checked", f"{context.workspace.show(path)}, sha256 {sha256_file(path)[:12]}"
 
 
 def _used_bedrock(context: Context) -> bool:
@@ -143,7 +146,7 @@ def _health_gate(name: str) -> Callable[[Context], tuple[str, str]]:
         receipt = receipts.read(context.workspace, context.release.release_id, "health")
         if receipt is None or receipt.inputs.get("content_digest") != context.release.content_digest:
             return "missing", "scripts/health_gated_evaluation.py has not run for this table"
-        for check in receipt.summary["checks"]:
+        for check in receipt.summary.get("checks", []):
             if check["name"] == name:
                 return ("checked" if check["status"] == "PASS" else "failed"), f"{receipt.finished_at}: {check['evidence']}"
         return "missing", f"the health gates did not look at {name}"
@@ -176,13 +179,13 @@ def _evaluation(context: Context) -> tuple[str, str]:
 
 
 def _backup(context: Context) -> tuple[str, str]:
-    receipt = receipts.read(context.workspace, context.release.release_id, "backup")
-    if receipt is None or receipt.inputs["digests"].get(context.release.release_id) != context.release.content_digest:
-        return "missing", "scripts/backup_production_state.py has not backed up this table"
-    made = backup_files.read(context.workspace, str(receipt.summary.get("backup_id")))
-    backup_files.verify_files(made)
-    seconds = made.manifest["proven"]["seconds"]
-    return "checked", f"{made.backup_id}, proven by a restore in {seconds:.1f} s, files unchanged since"
+    with context.connection:
+        live = read_pointer(context.connection).release
+        found = backup.standing(context.workspace, context.connection, [context.release, *([live] if live else [])])
+    if isinstance(found, str):
+        return "missing", found
+    seconds = found.manifest["proven"]["seconds"]
+    return "checked", f"{found.backup_id}, proven by a restore in {seconds:.1f} s, files unchanged since"
 
 
 def _baselines(context: Context) -> tuple[str, str]:

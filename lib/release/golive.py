@@ -25,11 +25,11 @@ from lib.platform.clock import now, timestamp
 from lib.platform.errors import ExitCode, NotFound
 from lib.platform.files import write_json
 from lib.platform.lease import lease
-from lib.platform.workspace import Workspace
+from lib.platform.workspace import CHECKOUT, Workspace
 from lib.release import locking, receipts, traffic
 from lib.release.steps import Context, Options, Step
 
-_SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+_SCRIPTS = CHECKOUT / "scripts"
 _BEFORE_LOCK = ("sync", "lock")
 _PR_SET_PDEATHSIG = 1
 _NEXT = {
@@ -56,6 +56,7 @@ class Outcome:
     live_before: str | None = None
     live_after: str | None = None
     unchanged: bool = False
+    queries: str = "open"
     applied: bool = True
     exit_code: int = 0
     steps: list[StepOutcome] = field(default_factory=list)
@@ -172,6 +173,7 @@ def _run_steps(
     outcome.release_id = context.release.release_id
     if _live(connection) == outcome.release_id:
         traffic.check_live(connection)
+        outcome.queries = traffic.read(connection).state
         _note_other_cases(connection, context)
         outcome.unchanged = True
         return
@@ -260,6 +262,8 @@ def _write_evidence(workspace: Workspace, connection: Connection, outcome: Outco
     write_json(folder / "run.json", {"finished_at": timestamp(), **outcome.to_dict()})
     try:
         outcome.report = workspace.show(report.write(workspace, connection, outcome.release_id))
+        if outcome.live_before not in (None, outcome.live_after):  # its own report still says that it is live
+            report.write(workspace, connection, str(outcome.live_before))
     except NotFound as error:
         note(f"no report: {error.message}")
 
@@ -268,6 +272,8 @@ def to_text(outcome: Outcome) -> str:
     """How far the run got, in words."""
     if outcome.unchanged and not outcome.applied:
         return f"nothing would be done: {outcome.release_id} is live; config and documents are as released"
+    if outcome.unchanged and outcome.queries == "stopped":
+        return f"nothing to do: {outcome.release_id} is live and sound, but queries are stopped: make resume"
     if outcome.unchanged:
         return f"nothing to do: {outcome.release_id} is live and sound; config and documents are as released"
     lines = [

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from psycopg2.extensions import connection as Connection
 
 from lib.config import schemas, strict_yaml
@@ -99,7 +98,7 @@ def build(
 
 def write(folder: Path, manifest: dict[str, Any], form: str) -> Path:
     path = folder / f"manifest.{form}"
-    write_text(path, pretty_json(manifest) if form == "json" else yaml.safe_dump(manifest, allow_unicode=True))
+    write_text(path, pretty_json(manifest) if form == "json" else strict_yaml.dump(manifest))
     return path
 
 
@@ -108,6 +107,12 @@ def read(path: Path) -> dict[str, Any]:
     values = read_json(path, "manifest") if path.suffix == ".json" else strict_yaml.load(path, "manifest").values
     schemas.check(values, "manifest", lambda dotted: f"{path}: {dotted}")
     return dict(values)
+
+
+def find(workspace: Workspace, release_id: str) -> Path | None:
+    """The manifest among a release's evidence, where there is one."""
+    folder = workspace.evidence(release_id)
+    return next((path for form in FORMATS if (path := folder / f"manifest.{form}").exists()), None)
 
 
 def digest(manifest: dict[str, Any]) -> str:

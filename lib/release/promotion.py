@@ -19,7 +19,7 @@ from lib.platform.errors import GoliveError, Refused
 from lib.platform.files import digest_of, read_json
 from lib.platform.lease import lease, who
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, receipts
+from lib.release import backup, receipts
 from lib.release.assessment import load_gates
 from lib.release.checklist import blocking_items
 
@@ -204,20 +204,8 @@ def _cases_digest(workspace: Workspace, evidence: dict[str, str]) -> str:
 
 def backup_condition(workspace: Workspace, connection: Connection, release: Release, live: Release | None) -> Condition:
     """A proven backup that holds the release, and what is live, with these very digests, and is whole on disk."""
-    found = "no proven backup holds this release and what is live"
-    needed = {item.release_id: item.content_digest for item in (release, live) if item}
-    for row in postgres.every(connection, "SELECT * FROM golive.backups ORDER BY created_at DESC"):
-        if any(row["digests"].get(name) != digest for name, digest in needed.items()):
-            continue
-        try:
-            made = backup_files.read(workspace, row["backup_id"])
-            if made.manifest_digest == row["manifest_digest"]:
-                backup_files.verify_files(made)
-                return Condition("backup", True, made.backup_id)
-            found = f"the manifest of backup {made.backup_id} was changed since it was made"
-        except GoliveError as error:
-            found = error.message
-    return Condition("backup", False, found)
+    found = backup.standing(workspace, connection, [item for item in (release, live) if item])
+    return Condition("backup", False, found) if isinstance(found, str) else Condition("backup", True, found.backup_id)
 
 
 def _checklist(workspace: Workspace, release: Release) -> Condition:

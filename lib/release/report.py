@@ -28,6 +28,7 @@ _COMPARED = (
     "rerank",
     "filter",
 )
+_VERDICT = {"verdict", "reasons", "warnings", "metrics", "cases", "produced_by", "baseline_release"}
 _SHOWN_LOSSES = 25
 
 
@@ -58,7 +59,7 @@ def _gather(workspace: Workspace, connection: Connection, release_id: str) -> _P
     with connection:
         release = get_release(connection, release_id)
         pointer = read_pointer(connection)
-        verdict = _read(folder / "verdict.json")
+        verdict = _read(folder / "verdict.json", _VERDICT)
         baseline_id = verdict.get("baseline_release") if verdict else None
         baseline = find_release(connection, baseline_id) if baseline_id else _live_before(connection, release_id)
     names = ("ingest", "manifest", "health", "evaluate", "backup", "validate", "promote")
@@ -70,7 +71,7 @@ def _gather(workspace: Workspace, connection: Connection, release_id: str) -> _P
         baseline=baseline,
         verdict=verdict,
         receipts=found,
-        run=_read(folder / "run.json") or {},
+        run=_read(folder / "run.json", {"steps"}) or {},
         losses=_losses(folder),
     )
 
@@ -81,12 +82,13 @@ def _live_before(connection: Connection, release_id: str) -> Release | None:
     return live if live and live.release_id != release_id else None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, fields: set[str]) -> dict[str, Any] | None:
+    """The file's object, where it is one that has these fields."""
     try:
         found = read_json(path, "evidence")
     except GoliveError:
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and fields <= found.keys() else None
 
 
 def _losses(folder: Path) -> list[dict[str, Any]]:
@@ -169,6 +171,9 @@ def _state(page: _Page) -> dict[str, str]:
     verdict = page.verdict["verdict"] if page.verdict else None
     if page.live == page.release.release_id:
         return {"word": "LIVE", "kind": "good", "why": f"answers queries since generation {page.generation} of the pointer"}
+    if page.release.state in ("retired", "rolled_back"):
+        word, why = page.release.state.replace("_", " "), f"was live; {page.live} answers queries since"
+        return {"word": word.upper(), "kind": "bad", "why": why}
     stopped = next((step for step in page.run.get("steps", []) if step["state"] == "stopped here"), None)
     if verdict in ("FAIL", "INCONCLUSIVE", "ERROR") and (stopped is None or stopped["name"] == "evaluate"):
         return {"word": verdict, "kind": "bad", "why": "not promoted; what was live still answers queries"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib.config.locked_config import LockedConfig
 from lib.platform.files import write_text
-from lib.platform.workspace import Workspace
+from lib.platform.workspace import CHECKOUT, Workspace
 
 _TEXT = """# Runbook for {release_id}
 
@@ -17,8 +17,9 @@ prefix policy {prefix_policy}, embedder {embedder}. Every command is pasted into
 ## Environment
 
 ```sh
-cd {root}
-source configs/deterministic_evaluation.env
+cd {checkout}
+export GOLIVE_HOME={home}
+source "$GOLIVE_HOME/configs/deterministic_evaluation.env"
 export CHUNK_SIZE={chunk_size} OVERLAP_RATIO={overlap_ratio}
 export JACCARD_THRESHOLD={jaccard_threshold} PREFIX_POLICY={prefix_policy}
 export CHUNK_VERSION={chunk_version} INGEST_RUN_ID={release_id}
@@ -69,7 +70,8 @@ def render(config: LockedConfig, root: Path) -> str:
         jaccard_threshold=config.jaccard_threshold,
         prefix_policy=config.prefix_policy,
         embedder=config.embedder_name,
-        root=shlex.quote(str(root)),
+        checkout=shlex.quote(str(CHECKOUT)),
+        home=shlex.quote(str(root)),
     )
 
 

@@ -12,7 +12,7 @@ from lib.evaluation import settings as evaluation_settings
 from lib.index.documents import corpus_digest
 from lib.index.releases import Release, read_pointer
 from lib.index.seal import content_of
-from lib.platform.errors import UsageError
+from lib.platform.errors import GoliveError, UsageError
 from lib.platform.workspace import Workspace
 from lib.release import assessment, manifest, receipts
 from lib.release.promotion import backup_condition
@@ -79,7 +79,17 @@ def _manifest_holds(context: Context) -> bool:
         context.workspace, context.connection, context.release, cases_path=context.options.cases, settings=settings
     )
     inputs = {"manifest_digest": manifest.digest(now), "use_bedrock": context.options.use_bedrock}
-    return receipts.holds(context.workspace, context.release.release_id, "manifest", inputs)
+    return receipts.holds(context.workspace, context.release.release_id, "manifest", inputs) and _manifest_reads(
+        context, manifest.digest(now)
+    )
+
+
+def _manifest_reads(context: Context, digest: str) -> bool:
+    path = manifest.find(context.workspace, context.release.release_id)
+    try:
+        return path is not None and manifest.digest(manifest.read(path)) == digest
+    except GoliveError:
+        return False
 
 
 def _evaluate_holds(context: Context) -> bool:
@@ -87,13 +97,16 @@ def _evaluate_holds(context: Context) -> bool:
     inputs = assessment.expected_inputs(
         context.workspace, context.connection, context.release, cases_path=context.options.cases, settings=settings
     )
-    return receipts.holds(context.workspace, context.release.release_id, "evaluate", inputs)
+    return receipts.holds(context.workspace, context.release.release_id, "evaluate", inputs) and assessment.stands(
+        context.workspace, context.connection, context.release, context.options.cases
+    )
 
 
 def _backup_holds(context: Context) -> bool:
     with context.connection:
         live = read_pointer(context.connection).release
-        return backup_condition(context.workspace, context.connection, context.release, live).holds
+        stands = backup_condition(context.workspace, context.connection, context.release, live).holds
+    return stands and receipts.read(context.workspace, context.release.release_id, "backup") is not None
 
 
 STEPS = (

@@ -333,7 +333,7 @@ def test_a_runbook_holds_the_commands_of_this_config(workspace: Workspace, make_
         "INGEST_RUN_ID": config.ingest_run_id,
         "TEMPERATURE": "0",
         "RANDOM_SEED": "42",
-        "PWD": str(workspace.root),
+        "GOLIVE_HOME": str(workspace.root),
     }
     scripts = Workspace(Path(config_lock.__file__).resolve().parents[2]).root
     for line in path.read_text().splitlines():
@@ -347,7 +347,7 @@ def test_a_runbooks_commands_work_in_a_folder_with_a_blank(workspace: Workspace,
     (home.configs / "deterministic_evaluation.env").write_text(
         (workspace.configs / "deterministic_evaluation.env").read_text()
     )
-    assert _environment_of(EvaluationRunbook(make_config(), home).save())["PWD"] == str(home.root)
+    assert _environment_of(EvaluationRunbook(make_config(), home).save())["GOLIVE_HOME"] == str(home.root)
 
 
 def _environment_of(runbook: Path) -> dict[str, str]:
@@ -358,7 +358,7 @@ def _environment_of(runbook: Path) -> dict[str, str]:
     )
     found = dict(item.split("=", 1) for item in done.stdout.decode().split("\0") if item)
     shown = ("CHUNK_SIZE", "OVERLAP_RATIO", "JACCARD_THRESHOLD", "PREFIX_POLICY", "CHUNK_VERSION", "INGEST_RUN_ID")
-    return {name: found[name] for name in (*shown, "TEMPERATURE", "RANDOM_SEED", "PWD")}
+    return {name: found[name] for name in (*shown, "TEMPERATURE", "RANDOM_SEED", "GOLIVE_HOME")}
 
 
 def _candidate(**changes: Any) -> Candidate:

@@ -159,14 +159,14 @@ def damage_manifest(project: Project) -> None:
                 tampered("UPDATE golive.audit_log SET actor = 'x' WHERE seq = 1"),
                 {"audit-log": "failed"},
             ),
-            ("backup not made", remove("receipts", "backup.json"), {"backup": "missing"}),
+            ("backup not made", lambda p: p.execute("DELETE FROM golive.backups"), {"backup": "missing"}),
             (
                 "backup of another table",
-                edit_receipt("backup", lambda content: content["inputs"].update(digests={"another": "0" * 64})),
+                lambda p: p.execute("UPDATE golive.backups SET digests = jsonb_build_object('another', repeat('0', 64))"),
                 {"backup": "missing"},
             ),
-            ("backup deleted", lambda p: shutil.rmtree(p.workspace.backups), {"backup": "failed"}),
-            ("backup damaged", damage_backup, {"backup": "failed"}),
+            ("backup deleted", lambda p: shutil.rmtree(p.workspace.backups), {"backup": "missing"}),
+            ("backup damaged", damage_backup, {"backup": "missing"}),
         ]
     ],
 )
@@ -220,6 +220,24 @@ def test_an_item_that_blocks_is_held_up_until_somebody_vouches_for_it(ready):
     assert blocking(walk(ready)) == ["load-test"]
     attest(ready, entry("load-test"))
     assert blocking(walk(ready)) == []
+
+
+@pytest.mark.parametrize("item", ["token-budget", "evaluation", "backup"])
+def test_a_persons_word_does_not_stand_in_for_a_check_that_never_ran(sealed, item):
+    attest(sealed, entry(item))
+    assert item in blocking(walk(sealed))
+
+
+@pytest.mark.parametrize("until", ["2026-99-99", "9999-00-00"])
+def test_a_day_that_is_none_is_refused(ready, until):
+    attest(ready, entry("load-test", until=until))
+    with pytest.raises(ConfigInvalid, match="until"):
+        walk(ready)
+
+
+def test_a_health_receipt_without_its_parts_is_a_missing_check_and_no_crash(ready):
+    edit_receipt("health", lambda content: content.update(summary={}))(ready)
+    assert states(walk(ready))["token-budget"] == "missing"
 
 
 def test_nobodys_word_stands_over_a_check_that_failed(ready):

@@ -17,7 +17,7 @@ from lib.index.releases import Release
 from lib.platform.errors import ConfigInvalid, IntegrityMismatch, LeaseHeld, NotFound
 from lib.platform.files import read_json
 from lib.platform.lease import lease
-from lib.release import golive, receipts
+from lib.release import golive, receipts, traffic
 from lib.release.golive import Outcome, StepOutcome
 from lib.release.steps import Context, Options, Step, find
 from tests.conftest import HANDBOOK, PROJECT, write_corpus
@@ -257,6 +257,11 @@ def test_what_is_live_and_unchanged_is_left_as_it_is(live, make_step, ran):
     assert ran() == []
     assert "nothing to do" in golive.to_text(outcome)
     assert state_of(live) == before
+
+
+def test_stopped_queries_are_told_where_there_is_nothing_to_do(live, make_step):
+    traffic.stop(live.connection, "looking into it")
+    assert "queries are stopped: make resume" in golive.to_text(run(live, [make_step("ingest")]))
 
 
 def test_what_is_live_and_damaged_is_not_called_sound(live, make_step, ran):

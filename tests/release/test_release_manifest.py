@@ -68,6 +68,18 @@ def test_any_text_or_number_reads_back_from_both_forms(tmp_path_factory, extra):
     assert {manifest.digest(found) for found in read_back} == {manifest.digest(written)}
 
 
+@pytest.mark.parametrize("number", [0.00001, 1e16, 1e22])
+def test_small_and_large_numbers_read_back_from_yaml(tmp_path, number):
+    written = {**minimal(), "extra": number}
+    assert manifest.read(manifest.write(tmp_path, written, "yaml")) == written
+
+
+def test_the_script_writes_a_small_limit(sealed, run_script):
+    edit("gates.yaml", "max_unscored_share: 0.02", "max_unscored_share: 0.00001")(sealed)
+    done = run_script("eval_manifest_generator")
+    assert done.code == 0, done.err
+
+
 def test_who_made_it_and_when_change_neither_digest_nor_comparison(sealed):
     found = build(sealed)
     other = {**found, "generated_at": "2031-01-01T00:00:00Z", "generated_by": "somebody@else"}

@@ -13,7 +13,7 @@ import pytest
 from lib.evaluation import results
 from lib.platform.errors import NotFound
 from lib.platform.files import read_json, write_json
-from lib.release import receipts, report
+from lib.release import promotion, receipts, report
 from tests.release.staged import Project, write_verdict
 
 MARKUP = """<img src=x onerror="alert('1')">&amp;</td>"""
@@ -127,8 +127,8 @@ def test_a_release_that_another_one_replaced_is_no_longer_said_to_be_live(second
     first = second.live_id()
     assert first is not None
     assert write(second, first).state.startswith("LIVE ")
-    second.execute("UPDATE golive.pointer SET release_id = %s", (second.release().release_id,))
-    assert write(second, first).state == NO_VERDICT
+    promotion.promote(second.workspace, second.connection)
+    assert write(second, first).state == f"RETIRED was live; {second.live_id()} answers queries since"
 
 
 def test_what_was_not_done_yet_is_said_and_no_number_is_made_up(sealed):
@@ -297,6 +297,12 @@ def test_a_secret_of_the_environment_is_not_written_into_the_page(ready, monkeyp
     assert "asked with ***" in page.prose
     assert secret not in page.prose
     assert "pass-word" not in page.text
+
+
+@pytest.mark.parametrize("content", [{"verdict": "PASS"}, {"baseline_release": 3}])
+def test_a_verdict_of_another_shape_is_left_out(ready, content):
+    write_json(ready.workspace.evidence(ready.release().release_id) / "verdict.json", content)
+    assert write(ready).state == NO_VERDICT
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])

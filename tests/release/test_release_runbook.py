@@ -55,7 +55,7 @@ def test_its_environment_can_be_pasted_whatever_the_folder_is_called(make_config
     show = "python3 -c 'import json, os; print(json.dumps([os.getcwd(), dict(os.environ)]))'"
     done = subprocess.run(["bash", "-euc", f"{block}\n{show}"], capture_output=True, text=True, check=True, cwd="/")
     folder, found = json.loads(done.stdout)
-    assert folder == str(root)
+    assert (folder, found["GOLIVE_HOME"]) == (str(PROJECT), str(root))
     expected = {
         "CHUNK_SIZE": "300",
         "OVERLAP_RATIO": "0.25",
@@ -69,6 +69,13 @@ def test_its_environment_can_be_pasted_whatever_the_folder_is_called(make_config
         "RANDOM_SEED": "42",
     }
     assert {variable: found.get(variable) for variable in expected} == expected
+
+
+def test_its_commands_are_where_it_goes(sealed):
+    text = runbook.write(sealed.workspace, sealed.release().locked_config).read_text(encoding="utf-8")
+    line = f"{blocks_of(text)[0]}\n.venv/bin/python scripts/status.py"
+    done = subprocess.run(["bash", "-euc", line], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_command_waits_for_something_to_be_filled_in(make_config):

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lib.platform.errors import NotFound, UsageError
+from lib.platform.files import read_json, write_json
+from lib.release import receipts
 from lib.release.steps import STEPS, Context, Options, find
 from tests.conftest import HANDBOOK
 from tests.release.staged import CASES, Project, sync, write_cases, write_verdict
@@ -57,6 +59,48 @@ def test_without_a_corpus_the_candidates_own_sources_are_locked():
 
 def test_everything_holds_for_a_release_that_has_all_evidence(ready):
     assert holding(ready) == SKIPPED
+
+
+def evidence(project: Project) -> Path:
+    return project.workspace.evidence(project.release().release_id)
+
+
+def edit_manifest(project: Project) -> None:
+    path = evidence(project) / "manifest.yaml"
+    path.write_text(path.read_text().replace("min_cases: 30", "min_cases: 3"))
+
+
+def edit_verdict(project: Project) -> None:
+    path = evidence(project) / "verdict.json"
+    write_json(path, {**read_json(path, "verdict"), "reasons": ["everything is fine"]})
+
+
+def forget_verdicts(project: Project) -> None:
+    project.execute("DELETE FROM golive.verdicts")
+
+
+@pytest.mark.parametrize(
+    ("lose", "step"),
+    [
+        (lambda project: (evidence(project) / "manifest.yaml").unlink(), "manifest"),
+        (lambda project: (evidence(project) / "manifest.yaml").write_text("nothing: [of"), "manifest"),
+        (edit_manifest, "manifest"),
+        (lambda project: (evidence(project) / "verdict.json").unlink(), "evaluate"),
+        (edit_verdict, "evaluate"),
+        (lambda project: (evidence(project) / "evaluation" / "metrics.json").unlink(), "evaluate"),
+        (forget_verdicts, "evaluate"),
+        (lambda project: receipts.path_of(project.workspace, project.release().release_id, "backup").unlink(), "backup"),
+    ],
+)
+def test_evidence_that_is_gone_or_edited_is_made_again(ready, lose, step):
+    lose(ready)
+    assert step not in holding(ready)
+
+
+def test_cases_that_were_moved_since_are_evaluated_again_where_they_are(ready, tmp_path):
+    moved = tmp_path / "moved.json"
+    ready.workspace.default_cases.rename(moved)
+    assert "evaluate" not in holding(ready, cases=moved)  # promotion reads the path that verdict.json names
 
 
 def test_nothing_but_the_build_holds_for_a_release_that_is_only_built(sealed):
