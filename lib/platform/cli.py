@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from lib.platform.errors import ExitCode, GoliveError, Unavailable, exit_code_table, redact, redact_all
+from lib.platform.progress import note
 
 
 def parser(docstring: str | None, *, dry_run: bool = False) -> argparse.ArgumentParser:
@@ -39,11 +40,6 @@ def emit(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
         print(json.dumps(redact_all(result), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         print(redact(text.rstrip("\n")))
-
-
-def note(line: str) -> None:
-    """One line for the person who watches: stderr, never stdout."""
-    print(redact(line), file=sys.stderr, flush=True)
 
 
 def run(main: Callable[[], int]) -> NoReturn:

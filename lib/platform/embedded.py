@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import psycopg2
 
-from lib.platform.cli import note
 from lib.platform.errors import Unavailable
 from lib.platform.files import sync_folder
+from lib.platform.progress import note
 from lib.platform.workspace import Workspace
 
 _START_TIMEOUT_S = 60

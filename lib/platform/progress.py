@@ -6,8 +6,15 @@ import sys
 import time
 from types import TracebackType
 
+from lib.platform.errors import redact
+
 _WIDTH = 28
 _PLAIN_STEPS = 4
+
+
+def note(line: str) -> None:
+    """One line for the person who watches: stderr, never stdout."""
+    print(redact(line), file=sys.stderr, flush=True)
 
 
 class Progress:

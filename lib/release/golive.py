@@ -20,11 +20,11 @@ from lib.evaluation import cases as case_files
 from lib.index import documents
 from lib.index.releases import get_release, read_pointer
 from lib.platform import postgres
-from lib.platform.cli import note
 from lib.platform.clock import now, timestamp
 from lib.platform.errors import ExitCode, NotFound
 from lib.platform.files import write_json
 from lib.platform.lease import lease
+from lib.platform.progress import note
 from lib.platform.workspace import CHECKOUT, Workspace
 from lib.release import locking, receipts, traffic
 from lib.release.steps import Context, Options, Step

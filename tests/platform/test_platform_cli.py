@@ -21,7 +21,8 @@ Reads:   nothing
 """
 import sys
 from lib.platform import cli, errors
-from lib.platform.cli import emit, note, parser
+from lib.platform.cli import emit, parser
+from lib.platform.progress import note
 
 def main():
     args = parser(__doc__, dry_run=True).parse_args()
