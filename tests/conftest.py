@@ -57,11 +57,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def database_url(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A fresh, empty database; ``DATABASE_URL`` names it."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    _administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     url = server.replace("/postgres?", f"/{name}?")
     monkeypatch.setenv("DATABASE_URL", url)
     yield url
-    _administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -158,7 +158,8 @@ def write_corpus(folder: Path, documents: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _administer(url: str, command: sql.Composable) -> None:
+def administer(url: str, command: sql.Composable) -> None:
+    """Runs one command outside of a transaction, as CREATE DATABASE needs it."""
     connection = psycopg2.connect(url)
     connection.autocommit = True
     with connection.cursor() as cursor:

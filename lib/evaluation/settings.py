@@ -65,10 +65,10 @@ class Determinism:
 class EvaluationSettings:
     """Reader, judge and prompts by name, with the deterministic environment."""
 
-    workspace: Workspace
     values: dict[str, Any]
     determinism: Determinism
     use_bedrock: bool
+    reader_embedder: dict[str, Any] | str | None  # what decides the offline reader's vectors
 
     @property
     def digest(self) -> str:
@@ -80,7 +80,7 @@ class EvaluationSettings:
             "use_bedrock": self.use_bedrock,
             "settings": self.values,
             "determinism": asdict(self.determinism),
-            "reader_embedder": None if self.use_bedrock else _identity(self.workspace, self.values["reader"]["embedder"]),
+            "reader_embedder": self.reader_embedder,
             "prompt_hashes": {name: prompt_hash(name) for name in sorted(self.values["prompts"].values())},
         }
 
@@ -93,7 +93,8 @@ def load(workspace: Workspace, *, use_bedrock: bool = False) -> EvaluationSettin
     """
     environment = layers.environment_name(workspace, os.environ)
     layered = layers.load(workspace, "evaluation", environment=environment)
-    return EvaluationSettings(workspace, layered.values, determinism(workspace, os.environ), use_bedrock)
+    embedder = None if use_bedrock else _identity(workspace, layered.values["reader"]["embedder"])
+    return EvaluationSettings(layered.values, determinism(workspace, os.environ), use_bedrock, embedder)
 
 
 def _identity(workspace: Workspace, embedder: str) -> dict[str, Any] | str:

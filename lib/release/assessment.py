@@ -124,7 +124,7 @@ def assess(workspace: Workspace, connection: Connection, *, cases_path: Path, se
     }
     write_json(folder / "verdict.json", content)
     write_text(folder / "verdict.txt", verdict_text(content) + "\n")
-    _record(connection, release, content)
+    record(connection, release, content)
     receipts.write(
         workspace,
         release.release_id,
@@ -190,7 +190,8 @@ def _baseline(workspace: Workspace, connection: Connection, request: run.Request
     return run.evaluate(workspace, connection, request, folder / "baseline")
 
 
-def _record(connection: Connection, release: Release, content: dict[str, Any]) -> None:
+def record(connection: Connection, release: Release, content: dict[str, Any]) -> None:
+    """Writes a verdict to ``golive.verdicts`` and to the audit log, in one transaction."""
     with connection, connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO golive.verdicts (release_id, verdict, config_hash, content_digest, cases_digest, gates_digest,"

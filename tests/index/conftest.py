@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import psycopg2
 import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
@@ -27,6 +26,7 @@ from lib.index.releases import Release, get_release
 from lib.index.tokens import TokenCounter
 from lib.platform import postgres
 from lib.platform.workspace import Workspace
+from tests.conftest import administer
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -82,14 +82,14 @@ def new_database(server: str) -> Callable[[], contextmanager]:
     @contextmanager
     def make() -> Iterator[Connection]:
         name = f"test_{uuid.uuid4().hex[:12]}"
-        _administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         connection = postgres.connect(server.replace("/postgres?", f"/{name}?"), "test")
         postgres.create_state(connection)
         try:
             yield connection
         finally:
             connection.close()
-            _administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     return make
 
@@ -176,11 +176,3 @@ def build(start_build: Callable[..., tuple[Release, IngestPlan]]) -> Callable[[C
 def release_of(connection: Connection, config: LockedConfig) -> Release:
     with connection:
         return get_release(connection, config.ingest_run_id)
-
-
-def _administer(url: str, command: sql.Composable) -> None:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(command)
-    connection.close()

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
@@ -33,6 +31,7 @@ from lib.platform import clock, postgres
 from lib.platform.files import digest_of, write_json
 from lib.platform.workspace import Workspace
 from lib.release import assessment, backup, checklist, health, ingesting, locking, manifest, promotion, receipts
+from tests.conftest import HANDBOOK, administer
 
 STAGES = ("sealed", "ready", "live", "second")
 FIRST_LOCKED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -336,24 +335,8 @@ def write_verdict(project: Project, verdict: str = "PASS", **values: float) -> d
 
 
 def record_verdict(project: Project, content: dict[str, Any]) -> None:
-    """The row in ``golive.verdicts`` that belongs to a ``verdict.json``."""
-    release = project.release(content["release_id"])
-    project.execute(
-        "INSERT INTO golive.verdicts (release_id, verdict, config_hash, content_digest, cases_digest, gates_digest,"
-        " metrics_digest, verdict_digest, baseline, metrics) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            release.release_id,
-            content["verdict"],
-            release.config_hash,
-            release.content_digest,
-            content["inputs"]["cases_digest"],
-            content["gates_digest"],
-            content["metrics_digest"],
-            digest_of(content),
-            content["baseline_release"],
-            json.dumps({item["metric"]: item["value"] for item in content["metrics"]}),
-        ),
-    )
+    """What an assessment leaves in the database for this ``verdict.json``."""
+    assessment.record(project.connection, project.release(content["release_id"]), content)
 
 
 def write_cases(path: Path, cases: dict[str, Any] = CASES) -> None:
@@ -375,14 +358,6 @@ def database_address(server: str, name: str) -> str:
     return server.replace("/postgres?", f"/{name}?")
 
 
-def administer(server: str, command: sql.Composable) -> None:
-    connection = psycopg2.connect(server)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(command)
-    connection.close()
-
-
 def drop_database(server: str, name: str) -> None:
     administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -394,8 +369,6 @@ def copy_project(source: Path, target: Path) -> None:
 
 
 def _build_sealed(project: Project) -> None:
-    from tests.conftest import HANDBOOK
-
     postgres.create_state(project.connection)
     sync(project, HANDBOOK)
     lock(project)
