@@ -7,6 +7,7 @@ BACKUP  ?=
 BEDROCK ?=
 DRY_RUN ?=
 Q       ?=
+BENCH   ?=
 YES     ?=
 REASON  ?= asked for on the command line
 
@@ -16,6 +17,7 @@ PIP     := $(RUN) -m pip install --quiet --quiet --disable-pip-version-check
 CORE    := $(VENV)/.core
 EVAL    := $(VENV)/.eval
 DEV     := $(VENV)/.dev
+BENCHED := $(VENV)/.bench
 # ENV counts on the command line alone: many shells set one of that name for other reasons.
 export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
 export CORPUS CASES BACKUP REASON Q  # recipes read them from the environment, so that quotes in them do no harm
@@ -25,7 +27,7 @@ GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promot
 
 .DEFAULT_GOAL := help
 .PHONY: help golive rollback backup backups status monitor query lock ingest manifest health evaluate validate promote \
-        stop resume setup setup-core db-url db-shell db-stop lint test clean purge requirements
+        stop resume setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +106,9 @@ lint: $(DEV) ## style, types, imports
 test: $(DEV) ## all tests, against a real PostgreSQL
 	@$(RUN) -m pytest
 
+bench: $(BENCHED) ## benchmarks against named peers (BENCH=name for one); prints ratios
+	@$(RUN) -m tests.benchmarks.run $(BENCH)
+
 clean: ## remove what can be rebuilt; never the database, a backup or evidence
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find lib scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -118,6 +123,7 @@ requirements: ## resolve the pinned versions anew (needs pip-tools)
 	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -o requirements/core.txt pyproject.toml
 	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/core.txt --extra eval -o requirements/eval.txt pyproject.toml
 	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/eval.txt --extra dev -o requirements/dev.txt pyproject.toml
+	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/eval.txt -c requirements/dev.txt --extra bench -o requirements/bench.txt pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/*.txt
 
 $(CORE): requirements/core.txt pyproject.toml
@@ -136,4 +142,9 @@ $(EVAL): requirements/eval.txt $(CORE)
 $(DEV): requirements/dev.txt $(EVAL)
 	@echo "setting up $(VENV) (test packages)" >&2
 	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+$(BENCHED): requirements/bench.txt $(DEV)
+	@echo "setting up $(VENV) (the peers that benchmarks compare with)" >&2
+	@$(PIP) -r requirements/bench.txt
 	@touch $@

@@ -26,7 +26,16 @@ from lib.platform.workspace import Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"  # public collections beside the checkout, on some machines
-_CLEAN = ("DATABASE_URL", "GOLIVE_ENV", "GOLIVE_LEASE", "CHUNK_SIZE", "OVERLAP_RATIO", "JACCARD_THRESHOLD", "PREFIX_POLICY")
+_CLEAN = (
+    "DATABASE_URL",
+    "GOLIVE_ENV",
+    "GOLIVE_LEASE",
+    "CHUNK_SIZE",
+    "OVERLAP_RATIO",
+    "JACCARD_THRESHOLD",
+    "PREFIX_POLICY",
+    "EXECUTOR",
+)
 
 HANDBOOK = {
     "backups.md": "# Backups\n\nA backup is proven by restoring it into fresh tables.\n\n## Retention\n\n"
@@ -108,8 +117,9 @@ def make_config() -> Callable[..., LockedConfig]:
             "embedder_max_sequence_length": files.max_sequence_length,
             "embedder_query_prompt": files.query_prompt,
             "embedder_document_prompt": files.document_prompt,
+            "embedder_runtime": "torch",
             "sources": ("corpus",),
-            "retrieval": RetrievalSettings(40, 40, 60, 45, "english", 1.2, 0.75, 16, 64, 100),
+            "retrieval": RetrievalSettings(40, 40, 60, 45, "english", 1.2, 0.75, 16, 64, 100, "off", "rrf", 0.5),
             "rerank": RerankSettings("score_combination"),
             "filter": FilterSettings(6, 3000),
             "created_at": "2026-01-02T03:04:05Z",

@@ -26,6 +26,9 @@ class RetrievalSettings:
     hnsw_m: int
     hnsw_ef_construction: int
     hnsw_ef_search: int
+    hnsw_iterative_scan: str
+    fusion: str
+    vector_weight: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class LockedConfig:
     embedder_max_sequence_length: int
     embedder_query_prompt: str
     embedder_document_prompt: str
+    embedder_runtime: str
     sources: tuple[str, ...]
     retrieval: RetrievalSettings
     rerank: RerankSettings
@@ -105,6 +109,7 @@ class LockedConfig:
             "embedder_max_sequence_length",
             "embedder_query_prompt",
             "embedder_document_prompt",
+            "embedder_runtime",
             "tokenizer_hash",
             "retrieval",
             "rerank",

@@ -101,7 +101,7 @@ def freeze(candidate: Candidate, *, moment: datetime, ordinal: int, baseline_met
     """The locked config of a candidate, with its version and baseline."""
     values, files = candidate.layered.values, candidate.embedder
     retrieval = dict(values["retrieval"])
-    for name in ("bm25_k1", "bm25_b"):
+    for name in ("bm25_k1", "bm25_b", "vector_weight"):
         retrieval[name] = float(retrieval[name])
     return LockedConfig(
         chunk_size=int(values["chunk_size"]),
@@ -117,6 +117,7 @@ def freeze(candidate: Candidate, *, moment: datetime, ordinal: int, baseline_met
         embedder_max_sequence_length=files.max_sequence_length,
         embedder_query_prompt=files.query_prompt,
         embedder_document_prompt=files.document_prompt,
+        embedder_runtime=values["embedder_runtime"],
         sources=tuple(values["sources"]),
         retrieval=RetrievalSettings(**retrieval),
         rerank=RerankSettings(**values["rerank"]),

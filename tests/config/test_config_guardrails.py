@@ -36,7 +36,9 @@ def test_a_config_that_is_out_of_bounds_is_not_valid(changes: dict[str, Any], wo
 
 def test_a_warning_leaves_a_config_valid(make_config: Make) -> None:
     config = make_config()
-    small = make_config(retrieval=type(config.retrieval)(40, 40, 60, 29, "english", 1.2, 0.75, 16, 64, 100))
+    small = make_config(
+        retrieval=type(config.retrieval)(40, 40, 60, 29, "english", 1.2, 0.75, 16, 64, 100, "off", "rrf", 0.5)
+    )
     assert validate_config(small) == {
         "valid": True,
         "issues": [],

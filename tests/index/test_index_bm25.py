@@ -41,7 +41,7 @@ def built(
 ):
     """A sealed table of real chunks, and its connection."""
     language, k1, b, policy = request.param
-    retrieval = RetrievalSettings(5, 8, 60, 13, language, k1, b, 16, 64, 100)
+    retrieval = RetrievalSettings(5, 8, 60, 13, language, k1, b, 16, 64, 100, "off", "rrf", 0.5)
     config = make_config(chunk_size=48, overlap_ratio=0.25, prefix_policy=policy, retrieval=retrieval)
     texts = [text[:2500] for text in list(corpus_texts.values())[::8]]
     with new_database() as connection:
@@ -132,7 +132,7 @@ def test_equal_scores_are_ranked_by_chunk_id(
 
 def table_of(texts, language, connection, make_config, lock_release, store_documents, make_document, build, embedder):
     """A sealed table with one chunk a text, and the chunks' texts."""
-    retrieval = RetrievalSettings(5, 8, 60, 13, language, 1.2, 0.75, 16, 64, 100)
+    retrieval = RetrievalSettings(5, 8, 60, 13, language, 1.2, 0.75, 16, 64, 100, "off", "rrf", 0.5)
     store_documents(connection, [make_document(f"{number}.md", text) for number, text in enumerate(texts)])
     release = build(connection, lock_release(connection, make_config(retrieval=retrieval)), embedder)
     return release, {row["id"]: row["bm25_text"] for row in rows(connection, release, "bm25_text")}

@@ -33,7 +33,7 @@ QUESTIONS = [
     "%s {x} '; DROP TABLE documents --",
     "word " * 3000,
 ]
-SETTINGS = RetrievalSettings(8, 6, 60, 14, "english", 1.2, 0.75, 16, 64, 100)
+SETTINGS = RetrievalSettings(8, 6, 60, 14, "english", 1.2, 0.75, 16, 64, 100, "off", "rrf", 0.5)
 
 
 @pytest.fixture(scope="module")
