@@ -111,7 +111,7 @@ class ShadowIndexManager:
         """Creates the config's empty table where it is missing and returns its name."""
         from psycopg2 import sql
 
-        from lib.index.shadow import create_chunk_table
+        from lib.index.chunk_table import create_chunk_table
 
         name = str(self.config.shadow_table)
         with self._database() as connection, connection:

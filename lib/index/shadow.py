@@ -17,6 +17,8 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
 from psycopg2.extensions import connection as Connection
 
 from lib.config.locked_config import LockedConfig
+from lib.index.bm25 import weigh
+from lib.index.chunk_table import build_index, create_chunk_table
 from lib.index.documents import Document, digest_of_documents, read_documents
 from lib.index.embedder import Embedder
 from lib.index.ingest import ChunkRow, IngestPlan, plan_batches
@@ -94,29 +96,6 @@ def already_sealed(connection: Connection, release: Release, corpus_digest: str)
     return True
 
 
-def create_chunk_table(connection: Connection, table: sql.Identifier, dimension: int) -> None:
-    """Creates a chunk table where it is missing. The caller owns the transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute(postgres.compose(__file__, "create_chunk_table", table=table, dimension=sql.Literal(dimension)))
-
-
-def build_index(connection: Connection, table: sql.Identifier, name: str, config: LockedConfig) -> None:
-    """Builds the vector index and refreshes the planner's statistics. The caller owns the transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL maintenance_work_mem = '512MB'")
-        cursor.execute(
-            postgres.compose(
-                __file__,
-                "create_indexes",
-                table=table,
-                index=sql.Identifier(f"{name}_hnsw"),
-                m=sql.Literal(config.retrieval.hnsw_m),
-                ef_construction=sql.Literal(config.retrieval.hnsw_ef_construction),
-            )
-        )
-        cursor.execute(sql.SQL("ANALYZE {}").format(table))
-
-
 def begin(connection: Connection, release: Release, corpus_digest: str) -> None:
     """Creates the table and marks the release as building; rows of an earlier corpus are thrown away first."""
     with connection, connection.cursor() as cursor:
@@ -175,17 +154,8 @@ def finish(connection: Connection, release: Release, stats: dict[str, Any]) -> R
     """Weighs the terms, builds the indexes, seals the table with its content digest; returns the sealed release."""
     config = release.locked_config
     started = time.monotonic()
-    with connection, connection.cursor() as cursor:
-        cursor.execute(
-            postgres.compose(
-                __file__,
-                "fill_bm25_weights",
-                table=release.table,
-                search_config=sql.Literal(config.retrieval.text_search_config),
-                k1=sql.Literal(config.retrieval.bm25_k1),
-                b=sql.Literal(config.retrieval.bm25_b),
-            )
-        )
+    with connection:
+        weigh(connection, release.table, config)
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("VACUUM (FULL) {}").format(release.table))  # the update left a dead copy of every row

@@ -15,9 +15,9 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
+from lib.index.chunk_table import create_chunk_table
 from lib.index.releases import Release, find_release, read_pointer
 from lib.index.seal import Content, content_of
-from lib.index.shadow import create_chunk_table
 from lib.platform import audit, postgres
 from lib.platform.clock import now, timestamp
 from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound

@@ -16,9 +16,9 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import store
 from lib.config.locked_config import LockedConfig, shadow_table_name
+from lib.index.chunk_table import build_index, create_chunk_table
 from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.index.seal import Content, content_of, seal
-from lib.index.shadow import build_index, create_chunk_table
 from lib.platform import audit, postgres
 from lib.platform.clock import age, now
 from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound

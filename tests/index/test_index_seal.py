@@ -11,8 +11,8 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extras import execute_values
 
+from lib.index.chunk_table import create_chunk_table
 from lib.index.seal import Content, content_of, seal
-from lib.index.shadow import create_chunk_table
 from lib.platform import postgres
 from lib.platform.errors import Refused
 

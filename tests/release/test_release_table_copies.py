@@ -12,8 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg2 import sql
 
+from lib.index.chunk_table import create_chunk_table
 from lib.index.seal import content_of
-from lib.index.shadow import create_chunk_table
 from lib.platform.errors import IntegrityMismatch
 from lib.release.table_copies import columns_of, copy_in, copy_out, documents_content
 
