@@ -1,18 +1,40 @@
 """Chunking: a document into exact spans of at most so many tokens, broken where its structure breaks. Pure.
 
 A chunk's text is ``content[start:end]``, no byte changed. Together the spans cover every non-blank character. A chunk is
-broken at the best place that fills it far enough: before a heading, else a paragraph, a line, a sentence, a word.
+broken at the best place that fills it far enough: before a heading, else fenced code, a list, a paragraph, an item of a
+list, a line, a sentence, a word. The time taken is in proportion to the text, whatever it holds.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import re
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from lib.index.structure import Break, breaks_of, section_path, sections_of, trim
+from lib.index.chunking_breaks import Break, breaks_of
+from lib.index.structure import Section, enter, sections_of, trim
+from lib.index.token_places import TokenPlaces
 
-_LEAST_FILL = {Break.HEADING: 0.5, Break.PARAGRAPH: 0.7, Break.LINE: 0.8, Break.SENTENCE: 0.8, Break.WORD: 0.0}
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Chosen on chroma_chunking (tests/benchmarks/bench_chunk_quality.py): chunks that follow the text's own units are found
+# better than fuller ones that hold parts of several.
+_LEAST_FILL = {
+    Break.HEADING: 0.2,
+    Break.CODE: 0.5,
+    Break.LIST: 0.5,
+    Break.PARAGRAPH: 0.2,
+    Break.ITEM: 0.2,
+    Break.LINE: 0.3,
+    Break.SENTENCE: 0.3,
+    Break.WORD: 0.0,
+}
+_OWN_CHUNK = 0.2  # from this fill on, the rest of a line that was cut is not mixed with what follows
+_TOKEN_CHARACTERS = 100  # a chunk has at most so many times its size: what a tokenizer drops or does not know is long too
+_NONBLANK = re.compile(r"\S")
 
 
 class Counter(Protocol):
@@ -20,6 +42,7 @@ class Counter(Protocol):
 
     def count(self, text: str) -> int: ...
     def starts(self, text: str) -> list[int]: ...
+    def places(self, text: str) -> TokenPlaces: ...
 
 
 @dataclass(frozen=True)
@@ -43,76 +66,176 @@ def chunk_text(text: str, counter: Counter, chunk_size: int, overlap_ratio: floa
         overlap_ratio: share of ``chunk_size`` that the next chunk repeats at most, in whole words; nothing where no word
             more would fit beside it.
     """
-    layout = _Layout(text, counter)
-    overlap = int(chunk_size * overlap_ratio)
-    spans: list[Span] = []
     start, end_of_text = trim(text, 0, len(text))
+    if start == end_of_text:
+        return []
+    layout = _Layout(text, counter, chunk_size, end_of_text)
+    path = _Path(sections_of(text))
+    spans: list[Span] = []
     fresh = start  # where the text begins that no chunk has yet
     while fresh < end_of_text:
-        span = layout.span_from(start, fresh, chunk_size, end_of_text)
-        if span.end <= fresh:
-            span = layout.span_from(fresh, fresh, chunk_size, end_of_text)
-        spans.append(span)
-        fresh = trim(text, span.end, end_of_text)[0]
-        start = layout.overlap_start(span.start, fresh, overlap)
+        left, right, tokens = layout.fitting(start, layout.end_at(start, fresh))
+        if right <= fresh:
+            left, right, tokens = layout.fitting(fresh, layout.end_at(fresh, fresh))
+        spans.append(Span(left, right, path.at(fresh), tokens))
+        following = _NONBLANK.search(text, right)
+        fresh = following.start() if following else end_of_text
+        start = layout.overlap_start(left, fresh, int(chunk_size * overlap_ratio))
     return spans
 
 
 class _Layout:
-    """A text's tokens and breaks, sorted for bisection."""
+    """A text's tokens and breaks, sorted for bisection, and the chunk size."""
 
-    def __init__(self, text: str, counter: Counter) -> None:
+    def __init__(self, text: str, counter: Counter, size: int, end_of_text: int) -> None:
         self.text = text
         self.counter = counter
-        self.token_starts = counter.starts(text)
-        self.sections = sections_of(text)
-        kinds = breaks_of(text)
-        self.offsets = {kind: sorted(o for o, k in kinds.items() if k >= kind) for kind in Break}
+        self.size = size
+        self.end_of_text = end_of_text
+        places = counter.places(text)
+        self.places, self.before, self.exact = places.offsets, places.before, places.exact
+        breaks = breaks_of(text)
+        self.words, self.in_headings = breaks.words, breaks.in_headings
+        self.breaks = {kind: breaks.offsets[breaks.kinds >= kind] for kind in sorted(Break, reverse=True)}
+        self.blocks = self.kept_whole(breaks.fences)
+
+    def kept_whole(self, fences: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The fenced code that fits into a chunk, each with the heading right above it."""
+        offered = self.breaks[Break.WORD]
+        blocks = []
+        for start, end in fences:
+            first = int(offered[offered.searchsorted(self.words[self.words.searchsorted(start)], "right") - 1])
+            if self.tokens(first, end) <= self.size:
+                blocks.append((first, end))
+        return blocks
 
     def tokens(self, start: int, end: int) -> int:
-        return bisect_left(self.token_starts, end) - bisect_left(self.token_starts, start)
+        """The tokens that begin in a piece of the text, as the whole text has them."""
+        first, last = self.places.searchsorted((start, end))
+        return int(self.before[last] - self.before[first])
 
-    def span_from(self, start: int, fresh: int, size: int, end_of_text: int) -> Span:
-        """The chunk that begins at ``start``; it ends at ``fresh`` or before where no word from there fits."""
-        end = self.end_at(start, fresh, size, end_of_text)
-        left, right, tokens = self.fitting(start, end, size)
-        return Span(left, right, tuple(section_path(self.sections, fresh)), tokens)
+    def measured(self, start: int, end: int) -> int:
+        """The tokens of a piece of the text by itself, without the blanks at its end."""
+        if self.exact and self.is_place(start) and self.is_place(end):
+            return self.tokens(start, end)
+        return self.counter.count(self.text[start:end].rstrip())
 
-    def end_at(self, start: int, fresh: int, size: int, end_of_text: int) -> int:
-        """The best end after ``fresh`` of a chunk that begins at ``start`` and has at most ``size`` tokens."""
-        first = bisect_left(self.token_starts, start)
-        if first + size >= len(self.token_starts):
-            return end_of_text
-        limit = self.token_starts[first + size]
-        for kind in sorted(Break, reverse=True):
-            offsets = self.offsets[kind]
-            place = bisect_right(offsets, limit) - 1
-            if place >= 0 and offsets[place] > fresh and self.tokens(start, offsets[place]) >= size * _LEAST_FILL[kind]:
-                return offsets[place]
-        return max(limit, start + 1) if start == fresh else fresh
+    def is_place(self, offset: int) -> bool:
+        index = self.places.searchsorted(offset)
+        return offset == self.end_of_text or bool(index < len(self.places) and self.places[index] == offset)
 
-    def fitting(self, start: int, end: int, size: int) -> tuple[int, int, int]:
+    def end_at(self, start: int, fresh: int) -> int:
+        """The best end after ``fresh`` of a chunk that begins at ``start``; ``fresh`` where no word from there fits."""
+        limit = self.limit(start)
+        if limit >= self.end_of_text:
+            return self.end_of_text
+        block = bisect_left(self.blocks, limit, key=lambda item: item[0]) - 1
+        if block >= 0 and limit < self.blocks[block][1] and self.blocks[block][0] >= fresh:
+            limit = self.blocks[block][0]
+        room = self.size - self.tokens(start, fresh)
+        line_end = self.end_of_line(fresh)
+        if fresh < line_end <= limit and self.tokens(fresh, line_end) >= room * _OWN_CHUNK:
+            return line_end
+        for kind, offsets in self.breaks.items():
+            place = _last(offsets, limit)
+            if place > fresh and self.tokens(fresh, place) >= room * _LEAST_FILL[kind]:
+                return place
+        if start == fresh or self.is_oversized(fresh):
+            within = _last(self.in_headings, limit)
+            if within > fresh:
+                return within
+            if limit > fresh:
+                return limit
+        return self.cut(start) if start == fresh else fresh
+
+    def end_of_line(self, offset: int) -> int:
+        """Where the line ends in which ``offset`` stands after its start; ``offset`` where it stands at one's start."""
+        lines = self.breaks[Break.LINE]
+        index = int(lines.searchsorted(offset))
+        return int(lines[index]) if index < len(lines) else self.end_of_text
+
+    def limit(self, start: int) -> int:
+        """The last place up to which a chunk from ``start`` has at most its size in tokens and in characters."""
+        most = self.before[self.places.searchsorted(start)] + self.size
+        last = int(self.before.searchsorted(most, "right")) - 1
+        limit = int(self.places[last]) if last < len(self.places) else self.end_of_text
+        longest = start + self.size * _TOKEN_CHARACTERS
+        if limit <= longest:
+            return limit
+        place = _last(self.places, longest)
+        return place if place > start else longest
+
+    def is_oversized(self, offset: int) -> bool:
+        """Whether the word at ``offset`` does not fit into a chunk, as a text without blanks."""
+        index = int(self.words.searchsorted(offset, "right"))
+        end = int(self.words[index]) if index < len(self.words) else self.end_of_text
+        return self.tokens(int(self.words[index - 1]), end) > self.size
+
+    def cut(self, start: int) -> int:
+        """Where to end a chunk within what the tokenizer takes as one, and which is larger than a chunk."""
+        index = self.places.searchsorted(start, "right")
+        stop = int(self.places[index]) if index < len(self.places) else self.end_of_text
+        stop = min(stop, start + self.size * _TOKEN_CHARACTERS)
+        end = start + 4 * self.size
+        while True:
+            starts = self.counter.starts(self.text[start : min(end, stop)])
+            if len(starts) > self.size:
+                return start + max(starts[self.size], 1)
+            if end >= stop:
+                return stop
+            end = start + 2 * (end - start)
+
+    def fitting(self, start: int, end: int) -> tuple[int, int, int]:
         """``(start, end, tokens)``, shortened where the tokenizer finds more tokens in the piece than in the whole."""
         while True:
-            left, right = trim(self.text, start, end)
-            tokens = self.counter.count(self.text[left:right])
-            if tokens <= size or right - left <= 1:
-                return left, right, tokens
-            words = self.offsets[Break.WORD]
-            place = bisect_left(words, right) - 1
-            shorter = words[place] if place >= 0 and words[place] > left else left + (right - left) * size // tokens
-            end = min(max(shorter, left + 1), right - 1)
+            right = start + len(self.text[start:end].rstrip())
+            tokens = self.measured(start, end)
+            if tokens <= self.size or right - start <= 1:
+                return start, right, tokens
+            goal = start + (right - start) * self.size // tokens
+            place = _last(self.breaks[Break.WORD], goal)
+            end = min(max(place if place > start else goal, start + 1), right - 1)
 
     def overlap_start(self, start: int, fresh: int, overlap: int) -> int:
         """Where the next chunk begins: up to ``overlap`` tokens before ``fresh``, at a sentence if one is near enough."""
-        for kind, least in ((Break.SENTENCE, overlap // 2), (Break.WORD, 1)):
-            offsets = self.offsets[kind]
-            for offset in offsets[bisect_right(offsets, start) : bisect_left(offsets, fresh)]:
-                if self.tokens(offset, fresh) > overlap:
-                    continue
-                tokens = self.counter.count(self.text[offset:fresh])  # more than in the whole, where a break parts a token
+        if overlap < 1 or fresh >= self.end_of_text:
+            return fresh
+        choices = [(self.breaks[Break.SENTENCE], max(overlap // 2, 1)), (self.breaks[Break.WORD], 1)]
+        if self.exact and self.is_oversized(fresh - 1):
+            choices.append((self.places, 1))
+        least = self.before[self.places.searchsorted(fresh)] - overlap
+        first = int(self.before.searchsorted(least))
+        after = int(self.places[first - 1]) if first else -1  # from there on it would be too much
+        after = max(after, start, fresh - overlap * _TOKEN_CHARACTERS)
+        for offsets, fewest in choices:
+            index, stop = int(offsets.searchsorted(after, "right")), int(offsets.searchsorted(fresh))
+            while index < stop:
+                offset = int(offsets[index])
+                tokens = self.measured(offset, fresh)  # more than in the whole, where a break parts a token
                 if tokens <= overlap:
-                    if tokens >= max(least, 1):
+                    if tokens >= fewest:
                         return offset
                     break
+                index = max(index + 1, int(offsets.searchsorted(fresh - (fresh - offset) * overlap // tokens)))
         return fresh
+
+
+class _Path:
+    """The sections that are open, for offsets that come in order."""
+
+    def __init__(self, sections: list[Section]) -> None:
+        self.sections = sections
+        self.next = 0
+        self.open: list[Section] = []
+
+    def at(self, offset: int) -> tuple[str, ...]:
+        while self.next < len(self.sections) and self.sections[self.next].start <= offset:
+            enter(self.open, self.sections[self.next])
+            self.next += 1
+        return tuple(section.title for section in self.open)
+
+
+def _last(offsets: NDArray[np.int64], limit: int) -> int:
+    """The last of ``offsets`` up to ``limit``; -1 where there is none."""
+    index = int(offsets.searchsorted(limit, "right")) - 1
+    return int(offsets[index]) if index >= 0 else -1

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lib.index.chunking import chunk_text
 from lib.index.structure import sections_of
+from lib.index.token_places import TokenPlaces
 
 steady = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -84,12 +85,11 @@ def test_a_chunk_repeats_the_locked_share_of_whole_words(counter):
 
 
 def test_the_repeated_part_begins_at_a_sentence_where_one_is_near_enough(counter):
-    text = numbers(14) + ". " + numbers(30)
+    text = numbers(14) + ". 40 41 42 43.\n\n" + numbers(30)
     first, second, *_ = chunk_text(text, counter, 20, 0.4)
-    # 15 tokens before the sentence's end are too few to end there; of the 20 * 0.4 = 8 tokens that may be repeated, the
-    # sentence's 5 are over half of what is allowed
-    assert text[first.start : first.end] == numbers(14) + ". " + numbers(5)
-    assert text[second.start : second.end].startswith("0 1 2 3 4 5 6")
+    # of the 20 * 0.4 = 8 tokens that may be repeated, the last sentence's 5 are over half
+    assert text[first.start : first.end] == numbers(14) + ". 40 41 42 43."
+    assert text[second.start : second.end].startswith("40 41 42 43.\n\n0 1 2")
 
 
 def test_the_repeated_part_begins_at_a_word_where_the_last_sentence_is_too_short(counter):
@@ -132,19 +132,24 @@ def test_a_text_that_fits_is_one_chunk_without_the_blanks_around_it(counter):
     assert span.tokens == 3  # "#", "title", "body"
 
 
-# Where a chunk of at most 20 tokens ends. A heading wins if the chunk before it is half full (10 tokens), a paragraph from
-# 14 tokens on, a line or a sentence from 16, else the last word that fits. Each number and full stop is one token.
+# Where a chunk of at most 20 tokens ends. A heading, a paragraph, a list, an item or fenced code wins if the chunk before
+# it has 20 * 0.2 = 4 tokens, a line or a sentence from 6 on, else the last word that fits. Each number, mark and full stop
+# is one token.
 @pytest.mark.parametrize(
     ("before", "gap", "tokens_of_first"),
     [
-        (10, "\n\n# 77\n\n", 10),
-        (9, "\n\n# 77\n\n", 20),
-        (14, "\n\n", 14),
-        (13, "\n\n", 20),
-        (16, "\n", 16),
-        (15, "\n", 20),
-        (15, ". ", 16),
-        (14, ". ", 20),
+        (4, "\n\n# 77\n\n", 4),
+        (3, "\n\n# 77\n\n", 20),
+        (4, "\n\n", 4),
+        (3, "\n\n", 20),
+        (4, "\n```\n", 4),
+        (3, "\n```\n", 20),
+        (4, "\n- ", 4),
+        (3, "\n- ", 20),
+        (6, "\n", 6),
+        (5, "\n", 20),
+        (5, ". ", 6),
+        (4, ". ", 20),
         (5, " ", 20),
     ],
 )
@@ -152,6 +157,53 @@ def test_a_chunk_ends_at_the_best_break_that_fills_it_far_enough(counter, before
     text = numbers(before) + gap + numbers(30)
     first, *_ = chunk_text(text, counter, 20, 0.0)
     assert first.tokens == tokens_of_first
+
+
+@pytest.mark.parametrize("block", ["- 77\n- 78", "```\n77\n```"])
+def test_a_list_and_fenced_code_beat_the_fuller_paragraph_from_half_a_chunk_on(counter, block):
+    for before, beaten in ((10, False), (9, True)):
+        text = numbers(before) + f"\n\n{block}\n\n80\n\n" + numbers(30)
+        first, *_ = chunk_text(text, counter, 20, 0.0)
+        assert text[first.start : first.end].endswith("80") == beaten
+
+
+def test_fenced_code_that_fits_is_never_cut(counter):
+    code = "```\n" + "\n".join(map(str, range(13))) + "\n```"  # 13 and two fences of three: 19 tokens
+    for before in range(1, 20):
+        text = numbers(before) + f"\n\n{code}\n\n" + numbers(30)
+        for ratio in (0.0, 0.1, 0.5):
+            assert any(code in text[span.start : span.end] for span in chunk_text(text, counter, 20, ratio))
+
+
+def test_code_goes_with_the_heading_above_it(counter):
+    code = "```\n" + "\n".join(map(str, range(10))) + "\n```"
+    text = numbers(6) + f"\n\n# 77\n\n{code}\n\n" + numbers(30)
+    first, second, *_ = chunk_text(text, counter, 20, 0.0)
+    assert (text[first.start : first.end], text[second.start : second.end]) == (numbers(6), f"# 77\n\n{code}")
+
+
+def test_the_rest_of_a_line_that_was_cut_is_not_mixed_with_what_follows(counter):
+    text = numbers(24) + "\n\n" + numbers(5) + "\n\n" + numbers(30)
+    spans = chunk_text(text, counter, 20, 0.0)
+    assert [text[span.start : span.end] for span in spans[:3]] == [numbers(20), "20 21 22 23", numbers(5)]
+
+
+def test_a_heading_too_long_for_a_chunk_is_cut_before_a_word(counter):
+    text = "5\n\n# " + "embeddings " * 9 + "\n\nbody"  # 4 tokens a word
+    spans = chunk_text(text, counter, 16, 0.0)
+    assert [text[span.start : span.end] for span in spans] == [
+        "5",
+        "# embeddings embeddings embeddings",
+        "embeddings embeddings embeddings embeddings",
+        "embeddings embeddings\n\nbody",
+    ]
+
+
+def test_a_text_without_blanks_is_cut_between_characters_and_repeats_the_locked_share(counter):
+    text = "検索漢字日本" * 20  # each a token
+    spans = chunk_text(text, counter, 20, 0.25)
+    assert [(span.start, span.end) for span in spans[:3]] == [(0, 20), (15, 35), (30, 50)]
+    assert spans[-1].end == 120
 
 
 def test_a_heading_beats_the_fuller_paragraph(counter):
@@ -218,6 +270,37 @@ def test_a_chunk_is_named_after_the_section_that_it_brings_not_after_the_words_i
     assert (first.sections, second.sections) == (("A",), ("B",))
 
 
+LENGTH = 10_000_000
+HUGE = {
+    "one token repeated": "word " * (LENGTH // 5),
+    "one word": "x" * LENGTH,
+    "blanks between two words": "a" + " " * LENGTH + "b",
+    "characters that the tokenizer drops": "\u200b" * LENGTH,
+    "NUL": "\0" * LENGTH,
+    "a heading of many words": "# " + "word " * (LENGTH // 5) + "\n\nbody",
+    "dropped characters between words": "100\x0b" * (LENGTH // 40),
+    "no blanks, each character a token": "検索漢字日本" * (LENGTH // 60),
+    "no blanks, punctuation": "https://a.b/c?d=e&" * (LENGTH // 180),
+    "headings": "# a\n" * (LENGTH // 40),
+    "list items": "- a\n" * (LENGTH // 40),
+    "fences": "```\nx\n```\n" * (LENGTH // 100),
+    "quotes": ".'\"'" * (LENGTH // 40),
+    "combining marks": "e" + "\u0301" * (LENGTH // 10),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_huge_text_of_any_kind_is_chunked_in_time_in_proportion_to_it(counter, name):
+    text = HUGE[name]  # hours, were anything quadratic
+    spans = chunk_text(text, counter, 450, 0.1)
+    assert all(span.tokens <= 450 for span in spans)
+    assert spans[0].start == 0
+    assert spans[-1].end == len(text.rstrip())
+    assert all(not text[left.end : right.start].strip() for left, right in neighbours(spans))
+    assert all(left.start < right.start and left.end < right.end for left, right in neighbours(spans))
+    assert max(span.end - span.start for span in spans) <= 100 * 450  # a chunk is bounded in characters as well
+
+
 class CutsCost:
     """A tokenizer that is not additive: it sees few tokens in a whole text and more in a piece of it."""
 
@@ -226,6 +309,9 @@ class CutsCost:
 
     def starts(self, text: str) -> list[int]:
         return list(range(0, len(text), self.characters_per_token))
+
+    def places(self, text: str) -> TokenPlaces:
+        return TokenPlaces.of_tokens(self.starts(text))
 
     def count(self, text: str) -> int:
         return len(text)

@@ -1,4 +1,4 @@
-"""Headings, section paths, breaks and sentences of Markdown and plain text."""
+"""Headings, section paths, fenced code and sentences of Markdown and plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.index.structure import Break, Section, breaks_of, section_path, sections_of, sentences_of, trim
+from lib.index.structure import Section, markup_of, section_path, sections_of, sentences_of, trim
 
 steady = settings(deadline=None, derandomize=True, max_examples=70)
 
@@ -128,66 +128,16 @@ def test_a_section_path_names_the_open_sections_from_the_outside_in():
     assert section_path(sections, len(text)) == ["F"]
 
 
-def test_breaks_are_graded_by_what_begins_there():
-    text = "One two. Three\nfour\n\nFive\n# Head line\nbody text"
-    assert breaks_of(text) == {
-        0: Break.PARAGRAPH,  # One
-        4: Break.WORD,  # two.
-        9: Break.SENTENCE,  # Three
-        15: Break.LINE,  # four
-        21: Break.PARAGRAPH,  # Five
-        26: Break.HEADING,  # the heading, and no break in it
-        43: Break.WORD,  # text; none before "body", which follows the heading
-    }
+def test_fenced_code_is_known_by_whole_lines():
+    text = "para\n  ```py\ncode\n```  \nafter\n~~~\nopen"
+    assert [text[start:end] for start, end in markup_of(text).fences] == ["  ```py\ncode\n```  ", "~~~\nopen"]
 
 
-def test_code_is_broken_before_and_after_its_fences_and_else_between_lines_and_words():
-    text = "para\n```\nx = 1. y\n\nz\n```\nafter"
-    assert breaks_of(text) == {
-        0: Break.PARAGRAPH,
-        5: Break.PARAGRAPH,  # the opening fence
-        9: Break.LINE,
-        11: Break.WORD,
-        13: Break.WORD,
-        16: Break.WORD,  # "1. y" is no sentence end in code
-        19: Break.LINE,  # after a blank line, which is no paragraph in code
-        21: Break.LINE,  # the closing fence stays with the code
-        25: Break.PARAGRAPH,  # after it
-    }
-
-
-texts = st.builds(lambda blocks, line_end: written(blocks, line_end)[0], markdown, st.sampled_from(["\n", "\r\n"]))
-
-
-@steady
-@given(st.one_of(st.text(), texts))
-def test_every_break_is_before_a_character_that_is_not_blank(text):
-    assert all(not text[offset].isspace() for offset in breaks_of(text))
-
-
-@steady
-@given(markdown)
-def test_no_break_is_offered_between_a_heading_and_what_stands_under_it(blocks):
-    text, expected = written(blocks, "\n")
-    levels = {start: level for level, _, start in expected}
-    offered = breaks_of(text)
-    under_a_heading = set()
-    for start, level in levels.items():
-        end_of_line = text.find("\n", start) if "\n" in text[start:] else len(text)
-        following = trim(text, end_of_line, len(text))[0]
-        assert not [offset for offset in offered if start < offset < end_of_line]
-        if levels.get(following, 7) > level:  # text, or a deeper heading
-            under_a_heading.add(following)
-    assert not under_a_heading & set(offered)
-    assert set(levels) - under_a_heading <= set(offered)
-
-
-def test_no_break_is_offered_between_a_heading_and_the_subheading_under_it():
-    assert set(breaks_of("# Title\n\n## Part\n\nbody")) == {0}
-
-
-def test_a_break_is_offered_between_a_section_without_text_and_the_next():
-    assert breaks_of("## A\n### B\n\n### C\n## D\n") == {0: Break.HEADING, 12: Break.HEADING, 18: Break.HEADING}
+def test_each_heading_has_the_end_of_its_line():
+    text = "# One\r\nbody\n## Two"
+    found = markup_of(text)
+    ends = zip(found.headings, found.heading_ends, strict=True)
+    assert [text[heading.start : end] for heading, end in ends] == ["# One\r", "## Two"]
 
 
 def test_sentences_end_at_punctuation_and_at_line_ends():
