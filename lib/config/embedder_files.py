@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lib.config import schemas, strict_yaml
 from lib.platform.errors import ConfigInvalid, Unavailable
@@ -27,8 +28,31 @@ _ROBERTA_OFFSET = 2  # its position table starts at the padding index + 1
 
 
 @dataclass(frozen=True)
+class RemoteSettings:
+    """How an embedder behind a service is reached. ``api_key_variable`` names a variable; its value is never kept.
+
+    ``attempts`` is the most that one request is sent; ``batch_size`` the most texts in one; ``timeout_s`` of each attempt.
+    """
+
+    provider: str
+    model: str
+    url: str = ""
+    format: str = "openai"
+    region: str = ""
+    api_key_variable: str = ""
+    requests_per_second: float = 10.0
+    max_in_flight: int = 4
+    batch_size: int = 32
+    timeout_s: float = 60.0
+    attempts: int = 6
+
+
+@dataclass(frozen=True)
 class EmbedderFiles:
-    """What the files of one embedder say. Lengths are in tokens, special tokens included; dimension in floats."""
+    """What the files of one embedder say. Lengths are in tokens, special tokens included; dimension in floats.
+
+    Of a remote one, ``folder`` is that of its tokenizer, and ``weights_hash`` the digest of what it is declared to be.
+    """
 
     name: str
     folder: Path
@@ -40,6 +64,7 @@ class EmbedderFiles:
     tokenizer_name: str
     tokenizer_hash: str
     weights_hash: str
+    remote: RemoteSettings | None = None
 
 
 def find(workspace: Workspace, name: str) -> EmbedderFiles:
@@ -51,6 +76,8 @@ def find(workspace: Workspace, name: str) -> EmbedderFiles:
     """
     known = registry(workspace)
     entry = known.get(name)
+    if entry and "provider" in entry:
+        return _remote(workspace, name, entry, known)
     folder = _folder(workspace, name, entry, known)
     try:
         return _inspect(name, folder, entry or {})
@@ -59,6 +86,15 @@ def find(workspace: Workspace, name: str) -> EmbedderFiles:
         raise ConfigInvalid(
             f"{folder} is not a sentence-transformers model", detail=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def runtime_problem(files: EmbedderFiles, runtime: str) -> str | None:
+    """Why ``runtime`` (a candidate's ``embedder_runtime``) does not run this embedder; None where it does."""
+    if files.remote and runtime != "remote":
+        return f"embedder {files.name} is behind {files.remote.provider}: embedder_runtime must be remote, not {runtime}"
+    if not files.remote and runtime == "remote":
+        return f"embedder {files.name} is a model in files: embedder_runtime must be torch, openvino or openvino_int8"
+    return None
 
 
 def registry(workspace: Workspace) -> dict[str, Any]:
@@ -111,6 +147,49 @@ def _from_hub(hub_name: str) -> Path:
         detail=reason,
         hint="check the name, or give its folder as model_path in configs/embedders.yaml",
     )
+
+
+def _remote(workspace: Workspace, name: str, entry: dict[str, Any], known: dict[str, Any]) -> EmbedderFiles:
+    """An embedder behind a service: what its entry declares, and the tokenizer that counts for it."""
+    remote = RemoteSettings(**{item.name: entry[item.name] for item in fields(RemoteSettings) if item.name in entry})
+    if "@" in urlsplit(remote.url).netloc:
+        raise ConfigInvalid(
+            f"the url of the embedder {name} holds a password", hint="name the variable of a key as api_key_variable"
+        )
+    counts_with = entry["tokenizer"]
+    folder = _tokenizer_folder(workspace, name, counts_with, known)
+    length = int(entry["max_sequence_length"])
+    # what decides a vector; how often it may be asked does not
+    declared = {"provider": remote.provider, "model": remote.model, "url": remote.url, "dimension": entry["dimension"]}
+    return EmbedderFiles(
+        name=name,
+        folder=folder,
+        dimension=int(entry["dimension"]),
+        max_sequence_length=length,
+        position_table=length,
+        query_prompt=entry.get("query_prompt", ""),
+        document_prompt=entry.get("document_prompt", ""),
+        tokenizer_name=counts_with,
+        tokenizer_hash=sha256_file(folder / _TOKENIZER[0]),
+        weights_hash=digest_of(declared),
+        remote=remote,
+    )
+
+
+def _tokenizer_folder(workspace: Workspace, name: str, counts_with: str, known: dict[str, Any]) -> Path:
+    other = known.get(counts_with)
+    if other and "provider" in other:
+        raise ConfigInvalid(
+            f"the tokenizer of the embedder {name} is no model in files",
+            detail=f"{counts_with} is behind {other['provider']} itself",
+            hint="name a folder with tokenizer.json, or an embedder in files",
+        )
+    folder = _folder(workspace, counts_with, other, known) if other else workspace.root / counts_with
+    if not (folder / _TOKENIZER[0]).exists():
+        raise Unavailable(
+            f"no {_TOKENIZER[0]} in {counts_with}", hint=f"correct tokenizer of {name} in configs/embedders.yaml"
+        )
+    return folder
 
 
 def _inspect(name: str, folder: Path, entry: dict[str, Any]) -> EmbedderFiles:

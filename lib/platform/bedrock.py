@@ -1,4 +1,4 @@
-"""Bedrock's Converse API behind limits: requests in flight, request rate, timeouts, retries; with a prompt audit log."""
+"""Bedrock behind limits (requests in flight, rate, timeouts, retries): Converse with a prompt audit log; InvokeModel."""
 
 from __future__ import annotations
 
@@ -82,10 +82,6 @@ class ConverseClient:
         limiter: RateLimiter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-
         self.model_id = model_id
         self._limits = limits
         self._audit_file = audit_file
@@ -94,17 +90,7 @@ class ConverseClient:
         self._slots = threading.Semaphore(limits.max_in_flight)
         self._calls = ThreadPoolExecutor(max_workers=limits.max_in_flight, thread_name_prefix="bedrock")
         self._jitter = random.Random(model_id)
-        config = Config(
-            connect_timeout=min(10.0, limits.text_timeout_s),
-            read_timeout=limits.text_timeout_s,
-            retries={"total_max_attempts": 1},
-        )
-        try:
-            self._client = boto3.client("bedrock-runtime", region_name=region, endpoint_url=endpoint_url, config=config)
-        except (BotoCoreError, ValueError) as error:
-            raise Unavailable(
-                "the AWS settings do not work", detail=redact(str(error)), hint=f"{_CREDENTIALS}; check the endpoint"
-            ) from error
+        self._client = _runtime(region, limits, endpoint_url)
 
     def complete(self, prompt: str, *, purpose: str) -> str:
         """The model's text for one prompt.
@@ -119,7 +105,7 @@ class ConverseClient:
         refused: Exception | None = None
         for attempt in range(1, self._limits.attempts + 1):
             if attempt > 1:
-                self._sleep(self._pause(attempt))
+                self._sleep(_pause_s(attempt, self._jitter))
             started = time.monotonic()
             reply: dict[str, Any] = {}
             try:
@@ -160,10 +146,6 @@ class ConverseClient:
             except Exception as error:  # botocore's parser raises many kinds on what is no Converse message
                 raise ValueError(f"the reply is not a Converse message: {error}") from error
 
-    def _pause(self, attempt: int) -> float:
-        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 2))
-        return float(longest * (0.5 + self._jitter.random() / 2))
-
     def _audit(self, purpose: str, prompt: str, attempt: int, started: float, **outcome: Any) -> None:
         if self._audit_file is None:
             return
@@ -182,6 +164,96 @@ class ConverseClient:
             self._audit_file.parent.mkdir(parents=True, exist_ok=True)
             with self._audit_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(redact_all(entry), ensure_ascii=False) + "\n")
+
+
+class InvokeClient:
+    """One model, asked by InvokeModel with a JSON body of its own form: embedding models have no Converse.
+
+    Of ``limits``, ``max_tokens`` and ``temperature`` do not apply.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        region: str,
+        limits: Limits,
+        *,
+        endpoint_url: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.model_id = model_id
+        self._limits = limits
+        self._sleep = sleep
+        self._limiter = RateLimiter(limits.requests_per_second, sleep)
+        self._slots = threading.Semaphore(limits.max_in_flight)
+        self._jitter = random.Random(model_id)
+        self._client = _runtime(region, limits, endpoint_url)
+
+    def invoke(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON object that answers ``body``.
+
+        Raises:
+            Unavailable: the service will not serve us (credentials, permission, unknown model), or gave no JSON object in
+                all attempts (throttled, timed out).
+        """
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        problem = ""
+        for attempt in range(1, self._limits.attempts + 1):
+            if attempt > 1:
+                self._sleep(_pause_s(attempt, self._jitter))
+            try:
+                with self._slots:
+                    self._limiter.wait()
+                    reply = self._client.invoke_model(
+                        modelId=self.model_id, body=content, contentType="application/json", accept="application/json"
+                    )
+                    answer = json.loads(reply["body"].read())
+                if isinstance(answer, dict):
+                    return answer
+                problem = "the answer is not a JSON object"
+            except NoCredentialsError as error:
+                raise Unavailable("no AWS credentials", hint=_CREDENTIALS) from error
+            except ClientError as error:
+                problem = redact(str(error))
+                if not _may_pass(error.response):
+                    raise Unavailable(f"Bedrock refused {self.model_id}", detail=problem) from error
+            except (BotoCoreError, ValueError) as error:
+                problem = f"{type(error).__name__}: {redact(str(error))}"
+        raise Unavailable(
+            f"{self.model_id} gave no answer in {self._limits.attempts} attempts", detail=problem, hint="try again later"
+        )
+
+
+def _runtime(region: str, limits: Limits, endpoint_url: str | None) -> Any:
+    """The service's client, which tries each request once: what is tried again is decided here.
+
+    Raises:
+        Unavailable: the AWS settings do not work.
+    """
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        connect_timeout=min(10.0, limits.text_timeout_s),
+        read_timeout=limits.text_timeout_s,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=max(10, limits.max_in_flight),
+    )
+    try:
+        return boto3.client("bedrock-runtime", region_name=region, endpoint_url=endpoint_url, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise Unavailable(
+            "the AWS settings do not work", detail=redact(str(error)), hint=f"{_CREDENTIALS}; check the endpoint"
+        ) from error
+
+
+def _pause_s(attempt: int, jitter: random.Random) -> float:
+    """How long to wait before an attempt: twice as long each time, of which a random half is left out."""
+    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 2))
+    return float(longest * (0.5 + jitter.random() / 2))
 
 
 def _may_pass(response: dict[str, Any]) -> bool:

@@ -295,5 +295,99 @@ def test_a_relative_folder_is_one_of_the_project(
     assert found.dimension == 8
 
 
+# embedders behind a service
+
+_REMOTE = (
+    "mine:\n  provider: http\n  url: http://127.0.0.1:1/v1/embeddings\n  model: small\n  dimension: 16\n"
+    "  max_sequence_length: 100\n  tokenizer: counts\n"
+)
+
+
+@pytest.fixture
+def remote(workspace: Workspace, make_model: MakeModel) -> Workspace:
+    make_model("counts")
+    _register(workspace, _REMOTE)
+    return workspace
+
+
+def test_a_remote_embedder_is_what_its_entry_declares(remote: Workspace) -> None:
+    found = embedder_files.find(remote, "mine")
+    assert (found.dimension, found.max_sequence_length, found.position_table) == (16, 100, 100)
+    assert found.folder == remote.root / "counts"
+    assert found.tokenizer_hash == hashlib.sha256(b'{"model": {}}').hexdigest()
+    assert found.remote == embedder_files.RemoteSettings("http", "small", "http://127.0.0.1:1/v1/embeddings")
+    assert found.remote.requests_per_second == 10.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "another"),
+    [
+        ("model: small", "model: large", True),
+        ("dimension: 16", "dimension: 17", True),
+        ("127.0.0.1:1", "127.0.0.1:2", True),
+        ("max_sequence_length: 100", "max_sequence_length: 100\n  requests_per_second: 1.5\n  batch_size: 3", False),
+        ("max_sequence_length: 100", "max_sequence_length: 100\n  api_key_variable: MY_KEY\n  timeout_s: 1", False),
+    ],
+)
+def test_what_a_remote_embedder_is_decides_its_hash_and_how_it_is_asked_does_not(
+    old: str, new: str, another: bool, remote: Workspace
+) -> None:
+    before = embedder_files.find(remote, "mine").weights_hash
+    _register(remote, _REMOTE.replace(old, new))
+    assert (embedder_files.find(remote, "mine").weights_hash != before) == another
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("  model: small\n", "", r"embedders\.yaml:1: mine\.model is missing"),
+        ("  dimension: 16\n", "", r"mine\.dimension is missing"),
+        ("  tokenizer: counts\n", "", r"mine\.tokenizer is missing"),
+        ("  url: http://127.0.0.1:1/v1/embeddings\n", "", r"mine\.url is missing"),
+        ("provider: http", "provider: bedrock", r"mine\.region is missing"),
+        ("provider: http", "provider: grpc", r"embedders\.yaml:2: mine\.provider must be one of"),
+        ("url: http://127", "url: ftp://127", r"embedders\.yaml:3: mine\.url must match"),
+        ("dimension: 16", "dimension: 0", r"embedders\.yaml:5: mine\.dimension must be at least 1"),
+        ("dimension: 16", "dimension: 16\n  batch_size: 0", r"mine\.batch_size must be at least 1"),
+        ("http://127", "http://me:secret@127", "the url of the embedder mine holds a password"),
+    ],
+)
+def test_a_mistake_in_a_remote_embedder_is_named(old: str, new: str, complaint: str, remote: Workspace) -> None:
+    _register(remote, _REMOTE.replace(old, new))
+    with pytest.raises(ConfigInvalid, match=complaint) as caught:
+        embedder_files.find(remote, "mine")
+    assert "secret" not in f"{caught.value} {caught.value.detail}"
+
+
+def test_a_remote_embedder_counts_with_a_tokenizer_that_is_here(remote: Workspace, make_model: MakeModel) -> None:
+    _register(remote, _REMOTE.replace("tokenizer: counts", "tokenizer: local") + "local:\n  model_path: counts\n")
+    assert embedder_files.find(remote, "mine").folder == remote.root / "counts"
+    _register(remote, _REMOTE.replace("tokenizer: counts", "tokenizer: nowhere"))
+    with pytest.raises(Unavailable, match=r"no tokenizer\.json in nowhere"):
+        embedder_files.find(remote, "mine")
+    _register(remote, _REMOTE.replace("tokenizer: counts", "tokenizer: mine"))
+    with pytest.raises(ConfigInvalid, match="the tokenizer of the embedder mine is no model in files"):
+        embedder_files.find(remote, "mine")
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino", "openvino_int8", "remote"])
+def test_a_runtime_runs_either_files_or_a_service(runtime: str, remote: Workspace) -> None:
+    behind = embedder_files.runtime_problem(embedder_files.find(remote, "mine"), runtime)
+    in_files = embedder_files.runtime_problem(embedder_files.find(remote, "./counts"), runtime)
+    if runtime == "remote":
+        assert (behind, in_files is None) == (None, False)
+        assert "is a model in files: embedder_runtime must be torch, openvino or openvino_int8" in str(in_files)
+    else:
+        assert in_files is None
+        assert behind == f"embedder mine is behind http: embedder_runtime must be remote, not {runtime}"
+
+
+def test_the_remote_embedders_that_come_with_the_project_are_whole(workspace: Workspace) -> None:
+    named = [name for name, entry in embedder_files.registry(workspace).items() if "provider" in entry]
+    found = {name: embedder_files.find(workspace, name) for name in named}
+    assert set(found) == {"amazon.titan-embed-text-v2", "cohere.embed-english-v3"}
+    assert {files.dimension for files in found.values()} == {1024}
+
+
 def _register(workspace: Workspace, text: str) -> None:
     (workspace.configs / "embedders.yaml").write_text(text)

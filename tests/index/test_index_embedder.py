@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lib.index.embedder import load_embedder, locked_files, sentence_transformer
+from lib.index.embedder import BadVector, load_embedder, locked_files, sentence_transformer
 from lib.platform.errors import IntegrityMismatch, Unavailable
 
 
@@ -63,6 +64,35 @@ def test_a_vector_that_is_not_finite_stops_with_the_text_it_is_for(model_files, 
     with pytest.raises(IntegrityMismatch, match=r"all-MiniLM-L6-v2 gave a vector that is not finite") as caught:
         broken.embed_documents(["a sound text", "a text with poison in it"])
     assert "a text with poison in it" in caught.value.detail
+    assert caught.value.position == 1
+
+
+def test_what_is_wrong_with_a_vector_survives_a_process_boundary():
+    error = pickle.loads(pickle.dumps(BadVector("no vector", position=3, detail="for: 'x'", hint="look")))
+    assert (error.message, error.position, error.detail, error.hint) == ("no vector", 3, "for: 'x'", "look")
+    assert error.exit_code == 14
+
+
+def test_token_vectors_have_unit_length_and_leave_special_tokens_out(embedder):
+    found = embedder.embed_tokens(["how do I know?", "", "one [SEP] two"])
+    assert [vectors.shape for vectors in found] == [(5, 384), (0, 384), (3, 384)]
+    assert all(np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5) for vectors in found)
+    assert embedder.embed_tokens([]) == []
+
+
+def test_a_word_has_another_vector_in_another_context(embedder):
+    money, river = embedder.embed_tokens(["the bank lends money", "the river bank"])
+    assert 0.2 < money[1] @ river[2] < 0.9
+
+
+def test_identity_is_the_same_for_the_same_model_and_another_with_each_setting(embedder, model_files):
+    assert sentence_transformer(replace(model_files, name="another-name")).identity == embedder.identity
+    changed = [
+        sentence_transformer(replace(model_files, **change)).identity
+        for change in ({"max_sequence_length": 256}, {"query_prompt": "q: "}, {"document_prompt": "d: "})
+    ]
+    assert len({embedder.identity, *changed}) == 4
+    assert not embedder.batch_independent
 
 
 def test_vectors_of_another_width_than_the_locked_one_are_refused(model_files):

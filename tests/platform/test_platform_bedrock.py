@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import boto3
 import pytest
 
-from lib.platform.bedrock import ConverseClient, Limits, ModelFailed, RateLimiter
+from lib.platform.bedrock import ConverseClient, InvokeClient, Limits, ModelFailed, RateLimiter
 from lib.platform.errors import Unavailable
 
 _LIMITS = Limits(
@@ -426,6 +426,42 @@ def test_each_attempt_counts_for_the_rate_over_all_clients(service: Service) -> 
     # three requests: the one that was throttled, its repetition, and the other client's
     assert len(service.requests) == 3
     assert slept == [pytest.approx(1000 * n, abs=60) for n in (1, 2)]
+
+
+def test_a_body_is_sent_as_it_is_and_its_answer_comes_back(service: Service) -> None:
+    service.replies = [Reply(200, b'{"embedding": [1.5]}')]
+    client = InvokeClient("amazon.titan-embed-text-v2:0", "us-east-1", _LIMITS, endpoint_url=service.url)
+    assert client.invoke({"inputText": "日本語"}) == {"embedding": [1.5]}
+    assert service.paths == ["/model/amazon.titan-embed-text-v2:0/invoke"]
+    assert service.requests == [{"inputText": "日本語"}]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(Reply(429, b"{}", error="ThrottlingException"), id="throttled"),
+        pytest.param(Reply(503, b"<html>"), id="503 of a proxy"),
+        pytest.param(Reply(200, b"<html>"), id="HTML"),
+        pytest.param(Reply(200, b"[1]"), id="no object"),
+    ],
+)
+def test_an_invocation_is_tried_again_within_its_attempts(reply: Reply, service: Service) -> None:
+    service.replies = [reply, reply, Reply(200, b'{"a": 1}')]
+    pauses: list[float] = []
+    client = InvokeClient("model", "us-east-1", _LIMITS, endpoint_url=service.url, sleep=pauses.append)
+    assert client.invoke({}) == {"a": 1}
+    assert len([pause for pause in pauses if pause >= 0.5]) == 2
+    service.replies = [reply]
+    with pytest.raises(Unavailable, match="model gave no answer in 3 attempts"):
+        client.invoke({})
+
+
+def test_an_invocation_that_is_refused_is_not_repeated(service: Service) -> None:
+    service.replies = [_error(403, "AccessDeniedException")]
+    client = InvokeClient("model", "us-east-1", _LIMITS, endpoint_url=service.url)
+    with pytest.raises(Unavailable, match="Bedrock refused model"):
+        client.invoke({})
+    assert len(service.requests) == 1
 
 
 def _says(*texts: str) -> Reply:
