@@ -8,6 +8,7 @@ BEDROCK ?=
 DRY_RUN ?=
 Q       ?=
 BENCH   ?=
+WATCH   ?=
 YES     ?=
 REASON  ?= asked for on the command line
 
@@ -26,7 +27,7 @@ export CORPUS CASES BACKUP REASON Q  # recipes read them from the environment, s
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
 
 .DEFAULT_GOAL := help
-.PHONY: help golive rollback backup backups status monitor query lock ingest manifest health evaluate validate promote \
+.PHONY: help golive rollback backup backups status monitor catch-up query lock ingest manifest health evaluate validate promote \
         stop resume setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
@@ -51,6 +52,9 @@ status: $(CORE) ## what is live, and whether it answers queries
 
 monitor: $(CORE) ## health of what is live, as JSON
 	@$(RUN) scripts/production_health_monitor.py --json
+
+catch-up: $(EVAL) ## bring documents that changed into what is live (WATCH=1: until interrupted)
+	@$(RUN) scripts/catch_up.py $(if $(WATCH),--watch)
 
 query: $(EVAL) ## ask the live index (Q="...")
 	@$(RUN) scripts/query_index.py "$$Q"

@@ -1,6 +1,6 @@
-"""Build the shadow table of the locked config: chunk, deduplicate, embed, load, index, seal.
+"""Build the shadow table of the locked config: chunk, deduplicate, embed, load, index, check its recall, seal.
 
-Reads:   configs/locked_configs/active_config.json, documents
+Reads:   configs/locked_configs/active_config.json, configs/index.yaml (EXECUTOR=... goes over it), documents, cases
 Writes:  the table document_chunks_<chunk_version>, golive.releases, metrics/golive/<release_id>/receipts/ingest.json
 Killed and run again, it goes on where it was. Production is not touched.
 """
@@ -8,13 +8,16 @@ Killed and run again, it goes on where it was. Production is not touched.
 import _preflight  # noqa: F401
 
 import argparse
+from pathlib import Path
 
 from lib.platform import cli
 from lib.platform.workspace import Workspace
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return cli.parser(__doc__, dry_run=True)
+    parser = cli.parser(__doc__, dry_run=True)
+    parser.add_argument("--cases", metavar="FILE", help="whose questions measure recall (default: eval/test_cases.json)")
+    return parser
 
 
 def main() -> int:
@@ -29,7 +32,8 @@ def main() -> int:
             outcome = ingesting.preview(workspace, connection)
         else:
             with lease(address(workspace), "shadow_ingest"):
-                outcome = ingesting.ingest(workspace, connection)
+                cases = Path(args.cases) if args.cases else None
+                outcome = ingesting.ingest(workspace, connection, cases)
     cli.emit(args, outcome, ingesting.to_text(outcome))
     return 0
 

@@ -1,6 +1,6 @@
-"""What is live, since when, whether it answers queries, and what the scripts are working on.
+"""What is live, since when, whether it answers queries, what the scripts are working on, and what is behind the documents.
 
-Reads:   golive.pointer, golive.traffic, golive.releases, active_config.json
+Reads:   golive.pointer, golive.traffic, golive.releases, golive.document_changes, active_config.json
 """
 
 import _preflight  # noqa: F401
@@ -22,13 +22,14 @@ def main() -> int:
     from lib.platform.clock import age, now, timestamp
     from lib.platform.errors import NotFound
     from lib.platform.postgres import database
-    from lib.release import traffic
+    from lib.release import catching_up, traffic
 
     workspace = Workspace.find()
     with database(workspace, "status") as connection:
         queries = traffic.read(connection)
         with connection:
             pointer = read_pointer(connection)
+        kept = catching_up.status_of(workspace, connection)
     try:
         active = store.read_active(workspace).ingest_run_id
     except NotFound:
@@ -44,12 +45,14 @@ def main() -> int:
         "reason": pointer.reason,
         "traffic": queries.to_dict(),
         "active_config": active,
+        "kept": kept,
     }
     lines = [
         f"live:    {result['live'] or 'nothing'} (generation {pointer.generation},"
         f" {age(pointer.moved_at, now())} ago, {pointer.reason})",
         f"queries: {queries.state}" + (f", {queries.reason} ({queries.changed_by})" if queries.state == "stopped" else ""),
         f"locked:  {active or 'nothing'}",
+        *catching_up.status_text(kept),
     ]
     cli.emit(args, result, "\n".join(lines))
     return 0

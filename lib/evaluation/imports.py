@@ -8,6 +8,7 @@ metrics of such a collection mean much.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -139,78 +140,129 @@ def _sentences_around(text: str, start: int, end: int) -> str:
         first, last = max(0, first - 1), min(len(spans) - 1, last + 1)
 
 
-def _read_beir(source: Path, split: str) -> Collection:
+@dataclass(frozen=True)
+class Beir:
+    """A BEIR folder as it stands, by its own ids; ``qrels``: query -> document -> grade. Empty documents are left out."""
+
+    documents: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+    left_out: dict[str, int]
+
+
+def read_beir(source: Path, split: str) -> Beir:
+    """Reads ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``; a title stands before its text.
+
+    Raises:
+        NotFound, ConfigInvalid: a file is missing, or a line of it is not of its form; the file and the line are named.
+    """
     documents: dict[str, str] = {}
-    paths: dict[str, str] = {}
-    files, ids = _Names(), _Names()
     left_out: Counter[str] = Counter()
-    for row in _json_lines(source / "corpus.jsonl"):
-        text = "\n\n".join(filter(None, (str(row.get("title") or "").strip(), str(row["text"]).strip())))
-        if not text:
+    for where, row in _json_lines(source / "corpus.jsonl"):
+        doc_id = _id_of(where, row)
+        text = "\n\n".join(filter(None, (_text_of(where, row, "title"), _text_of(where, row, "text"))))
+        if doc_id in documents:
+            raise ConfigInvalid(f"{where} is a second document {doc_id!r}")
+        if text:
+            documents[doc_id] = text
+        else:
             left_out["empty documents"] += 1
-            continue
-        path = f"{files.free(row['_id'])}.txt"
-        paths[str(row["_id"])], documents[path] = path, text
-    queries = {str(row["_id"]): str(row["text"]).strip() for row in _json_lines(source / "queries.jsonl")}
+    queries = {_id_of(where, row): _text_of(where, row, "text") for where, row in _json_lines(source / "queries.jsonl")}
+    return Beir(documents, queries, _qrels(_qrels_file(source, split)), dict(left_out))
+
+
+def _read_beir(source: Path, split: str) -> Collection:
+    found = read_beir(source, split)
+    names, ids = _Names(), _Names()
+    paths = {doc_id: f"{names.free(doc_id)}.txt" for doc_id in found.documents}
     cases = []
-    for query_id, judged in _qrels(source / "qrels" / f"{split}.tsv").items():
-        found = [
-            paths[doc]
-            for doc, grade in sorted(judged.items(), key=lambda item: (-item[1], item[0]))
-            if grade > 0 and doc in paths
-        ]
-        if not found or not queries.get(query_id):
+    left_out = Counter(found.left_out)
+    for query_id, judged in found.qrels.items():
+        relevant = sorted((doc for doc, grade in judged.items() if grade > 0), key=lambda doc: (-judged[doc], doc))
+        left_out["judgements of unknown or empty documents"] += sum(doc not in paths for doc in relevant)
+        known = [doc for doc in relevant if doc in paths]
+        if not known or not found.queries.get(query_id):
             left_out["queries without a relevant document"] += 1
             continue
-        gold = [{"doc_id": path, "quote": documents[path]} for path in found]
         cases.append(
             {
                 "query_id": ids.free(query_id),
-                "query": queries[query_id],
-                "gt_answer": documents[found[0]],
+                "query": found.queries[query_id],
+                "gt_answer": found.documents[known[0]],
                 "answerable": True,
                 "require": "any",
-                "gold": gold,
+                "gold": [{"doc_id": paths[doc], "quote": found.documents[doc]} for doc in known],
                 "tags": ["beir"],
             }
         )
-    return Collection(documents, cases, dict(left_out))
+    documents = {paths[doc_id]: text for doc_id, text in found.documents.items()}
+    return Collection(documents, cases, {reason: count for reason, count in left_out.items() if count})
+
+
+def _qrels_file(source: Path, split: str) -> Path:
+    """The split's judgements; raises NotFound with the splits that are there."""
+    path = source / "qrels" / f"{split}.tsv"
+    if not path.exists():
+        there = sorted(file.stem for file in (source / "qrels").glob("*.tsv"))
+        hint = f"--split names another file of qrels/: {', '.join(there) or 'there is none'}"
+        raise NotFound(f"no judgements at {path}", hint=hint)
+    return path
+
+
+def _id_of(where: str, row: dict[str, Any]) -> str:
+    found = row.get("_id", row.get("id"))
+    if not isinstance(found, str | int) or isinstance(found, bool) or not str(found).strip():
+        raise ConfigInvalid(f"{where} has no _id")
+    return str(found)
+
+
+def _text_of(where: str, row: dict[str, Any], name: str) -> str:
+    """The field's text without blanks around it; none where the field is missing or null."""
+    found = row.get(name)
+    if found is not None and not isinstance(found, str):
+        raise ConfigInvalid(f"{where}: {name} is not text")
+    return (found or "").strip()
 
 
 def _qrels(path: Path) -> dict[str, dict[str, int]]:
-    """query → document → grade, from BEIR's three columns (with a head) or TREC's four.
+    """query → document → grade, from BEIR's three columns (with a head) or TREC's four; a grade may be written 1.0.
 
     Raises ConfigInvalid where a line is of neither form: a lost judgement would make a relevant document irrelevant.
     """
-    if not path.exists():
-        raise NotFound(f"no judgements at {path}", hint="--split names another file of qrels/")
     found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    with path.open(encoding="utf-8") as stream:
+    with path.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, 1):
-            parts = line.split("\t") if line.count("\t") >= 2 else line.split()
-            if not line.strip() or (number == 1 and parts[-1].strip() == "score"):
+            parts = [part.strip() for part in (line.split("\t") if line.count("\t") >= 2 else line.split())]
+            if not line.strip() or (number == 1 and parts[-1].lower() == "score"):
                 continue
             try:
                 query_id, *_, doc_id, grade = parts
-                found[query_id][doc_id] = int(grade)
-            except ValueError as error:
+                value = float(grade)
+            except ValueError:
+                value = math.nan
+            if not value.is_integer():
                 raise ConfigInvalid(
                     f"{path}:{number} is not a judgement: {line.strip()[:80]!r}",
                     hint="query, document and a whole number, with tabs between them; or TREC's four columns",
-                ) from error
+                )
+            found[query_id][doc_id] = int(value)
     return dict(found)
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line's place (file:line) and its object."""
     if not path.exists():
         raise NotFound(f"no {path.name} in {path.parent}")
-    with path.open(encoding="utf-8") as stream:
+    with path.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    row = json.loads(line)
                 except ValueError as error:
                     raise ConfigInvalid(f"{path}:{number} is not JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise ConfigInvalid(f"{path}:{number} is not a JSON object")
+                yield f"{path}:{number}", row
 
 
 def _read_ragchecker(source: Path) -> Collection:

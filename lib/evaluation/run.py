@@ -22,6 +22,7 @@ from lib.evaluation.cases import Case, evidence_found, source_text
 from lib.evaluation.judge import BedrockJudge, Judge, LexicalJudge, supports
 from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader, Reader
 from lib.evaluation.settings import EvaluationSettings
+from lib.index import changes
 from lib.index.documents import digest_of_documents, read_documents
 from lib.index.embedder import load_embedder, sentence_transformer
 from lib.index.releases import Release
@@ -29,7 +30,7 @@ from lib.index.rerank import load_reranker
 from lib.index.retrieval import Retrieved, Retriever
 from lib.index.seal import content_of
 from lib.platform.bedrock import ConverseClient, Limits, ModelFailed, RateLimiter
-from lib.platform.errors import IntegrityMismatch
+from lib.platform.errors import IntegrityMismatch, Unavailable
 from lib.platform.files import digest_of
 from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
@@ -59,12 +60,21 @@ class _Run:
     read_ms: float
 
 
-def inputs_of(request: Request, gold_corpus_digest: str) -> dict[str, Any]:
-    """Digests of everything that decides the outcome; equal inputs give equal bytes on the embedded default."""
+class CaughtUpMeanwhile(Unavailable):
+    """Documents were brought into the release while its questions were asked: not all were answered by one state."""
+
+
+def inputs_of(request: Request, gold_corpus_digest: str, coverage_digest: str | None) -> dict[str, Any]:
+    """Digests of everything that decides the outcome; equal inputs give equal bytes on the embedded default.
+
+    Args:
+        coverage_digest: of the versions of documents that the release answers from; None where that is not recorded.
+    """
     return {
         "release_id": request.release.release_id,
         "config_hash": request.release.config_hash,
         "content_digest": request.release.content_digest,
+        "coverage_digest": coverage_digest,
         "cases_digest": request.cases.digest,
         "gold_corpus_digest": gold_corpus_digest,
         "settings_digest": request.settings.digest,
@@ -74,10 +84,11 @@ def inputs_of(request: Request, gold_corpus_digest: str) -> dict[str, Any]:
 
 
 def evaluate(workspace: Workspace, connection: Connection, request: Request, folder: Path) -> results.Evaluation:
-    """Evaluates a sealed release and writes the files into ``folder``.
+    """Evaluates a sealed release as it answers now, changed documents included, and writes the files into ``folder``.
 
     Raises:
         ConfigInvalid: a quote is not in the corpus. IntegrityMismatch: the table is not what was sealed.
+        CaughtUpMeanwhile: what it answers from changed while the questions were asked.
         Unavailable: a model cannot be reached at all. A single failed reply leaves its case unscored instead.
     """
     started = time.monotonic()
@@ -85,6 +96,7 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
     with connection:
         content = content_of(connection, release.table_schema, release.table_name)
         documents = read_documents(connection, request.sources)
+        covered = changes.coverage_of(connection, release)
     if content is None or content.digest != release.content_digest:
         raise IntegrityMismatch(
             f"table {release.table_name} is not what was sealed",
@@ -96,9 +108,14 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
         connection, release.release_id, release.table, config, embedder, load_reranker(config.rerank.model)
     )
     reader, judge = _models(workspace, request)
-    runs = _answer_all(
-        retriever, reader, cases, request.settings.determinism.max_workers if request.settings.use_bedrock else 1
-    )
+    retrieved = [retriever.retrieve(case.query) for case in cases]
+    with connection:
+        if changes.coverage_of(connection, release) != covered:
+            raise CaughtUpMeanwhile(
+                f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
+            )
+    workers = request.settings.determinism.max_workers if request.settings.use_bedrock else 1
+    runs = _read_all(reader, list(zip(cases, retrieved, strict=True)), workers)
     answered = time.monotonic()
     labelled, unscored = _judge_all(judge, runs)
     judged = time.monotonic()
@@ -106,7 +123,7 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
     rows = [_row(run, labelled.get(run.case.query_id), metrics.get(run.case.query_id), unscored) for run in runs]
     summary = results.summarise(
         rows,
-        inputs=inputs_of(request, digest_of_documents(documents)),
+        inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
         produced_by={"reader": reader.name, "judge": judge.name, "metrics": f"ragchecker {version('ragchecker')}"},
         deduplication_rate=release.ingest_stats.get("deduplication_rate"),
     )
@@ -178,8 +195,8 @@ def bedrock_clients(settings: EvaluationSettings, audit_file: Path | None) -> tu
     return made[0], made[1]
 
 
-def _answer_all(retriever: Retriever, reader: Reader, cases: Sequence[Case], workers: int) -> list[_Run]:
-    """Retrieves in order (one connection), reads on ``workers`` threads; the outcome does not depend on how many."""
+def _read_all(reader: Reader, cases: Sequence[tuple[Case, Retrieved]], workers: int) -> list[_Run]:
+    """Reads on ``workers`` threads; the outcome does not depend on how many."""
     with Progress("answering", len(cases), "cases") as progress, ThreadPoolExecutor(workers) as pool:
 
         def read(pair: tuple[Case, Retrieved]) -> _Run:
@@ -192,9 +209,7 @@ def _answer_all(retriever: Retriever, reader: Reader, cases: Sequence[Case], wor
             progress.advance()
             return _Run(case, retrieved, answer, problem, (time.perf_counter() - began) * 1000)
 
-        if workers == 1:
-            return [read((case, retriever.retrieve(case.query))) for case in cases]
-        return list(pool.map(read, [(case, retriever.retrieve(case.query)) for case in cases]))
+        return [read(pair) for pair in cases] if workers == 1 else list(pool.map(read, cases))
 
 
 def _judge_all(judge: Judge, runs: Sequence[_Run]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from lib.config.locked_config import RetrievalSettings
 from lib.platform.errors import IntegrityMismatch
 
 
@@ -47,27 +48,30 @@ class Candidate:
         return [Place(self.doc_id, self.span_start, self.span_end, self.doc_sha256), *repeats]
 
 
-def fuse(candidates: Sequence[Candidate], rrf_k: int, size: int) -> list[Candidate]:
-    """Reciprocal rank fusion: score(d) = Σ 1 / (k + rank of d in each list) (Cormack, Clarke, Büttcher, SIGIR 2009).
+def fuse(candidates: Sequence[Candidate], settings: RetrievalSettings) -> list[Candidate]:
+    """The best ``snapshot_size`` by the locked fusion, ``rrf`` or ``convex``; ties go to the smaller chunk id."""
+    if settings.fusion == "convex":
+        scores = combine_scores(candidates, settings.vector_weight)
+    else:
+        scores = reciprocal_ranks(candidates, settings.rrf_k)
+    scored = [replace(c, fused_score=score) for c, score in zip(candidates, scores, strict=True)]
+    return sorted(scored, key=lambda c: (-c.fused_score, c.chunk_id))[: settings.snapshot_size]
 
-    Returns:
-        the best ``size``; ties go to the smaller chunk id.
+
+def reciprocal_ranks(candidates: Sequence[Candidate], rrf_k: int) -> list[float]:
+    """Reciprocal rank fusion: score(d) = Σ 1 / (k + rank of d in each list) (Cormack, Clarke, Büttcher, SIGIR 2009)."""
+    return [sum(1.0 / (rrf_k + rank) for rank in (c.vector_rank, c.bm25_rank) if rank is not None) for c in candidates]
+
+
+def combine_scores(candidates: Sequence[Candidate], vector_weight: float = 0.5) -> list[float]:
+    """The weighed mean of cosine similarity and BM25 score, each scaled to 0..1 over the candidates.
+
+    Both scores of every candidate are the true ones, whichever list it came from. A convex combination keeps how far apart
+    scores lie, which ranks throw away (Bruch, Gai, Ingber, TOIS 2023).
     """
-    scored = [
-        replace(c, fused_score=sum(1.0 / (rrf_k + rank) for rank in (c.vector_rank, c.bm25_rank) if rank is not None))
-        for c in candidates
-    ]
-    return sorted(scored, key=lambda c: (-c.fused_score, c.chunk_id))[:size]
-
-
-def combine_scores(snapshot: Sequence[Candidate]) -> list[float]:
-    """The mean of cosine similarity and BM25 score, each scaled to 0..1 over the snapshot.
-
-    A convex combination keeps how far apart scores lie, which ranks throw away (Bruch, Gai, Ingber, TOIS 2023).
-    """
-    similarities = _scaled([candidate.similarity for candidate in snapshot])
-    weights = _scaled([candidate.bm25_score for candidate in snapshot])
-    return [(left + right) / 2 for left, right in zip(similarities, weights, strict=True)]
+    similarities = _scaled([candidate.similarity for candidate in candidates])
+    words = _scaled([candidate.bm25_score for candidate in candidates])
+    return [vector_weight * left + (1 - vector_weight) * right for left, right in zip(similarities, words, strict=True)]
 
 
 def rank_by(snapshot: Sequence[Candidate], scores: Sequence[float]) -> list[Candidate]:

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extensions import connection as Connection
 
 from lib.config.locked_config import LockedConfig
+from lib.index.bm25 import terms_of
 from lib.index.embedder import Embedder, load_embedder
 from lib.index.fusion import Candidate, filter_to_budget, fuse, rank_by
 from lib.index.rerank import Reranker, load_reranker
 from lib.platform import postgres
 from lib.platform.workspace import Workspace
+
+# Chosen by measurement; no answer depends on them.
+_SEED_POSTINGS = 2000  # read for a first bound on the k-th best BM25 score
+_PASSED_SHARE = 0.5  # of that bound, what the postings passed over may add up to
+
+# A search of one release sees a filter where documents have changed since: the index then goes on until the list is full.
+# jit would compile each query anew, which takes longer than the query.
+_SETTINGS = sql.SQL(
+    "SELECT set_config('jit', 'off', true), set_config('hnsw.ef_search', %(ef_search)s, true), CASE"
+    " WHEN %(iterative_scan)s <> 'off' THEN set_config('hnsw.iterative_scan', %(iterative_scan)s, true)"
+    " WHEN EXISTS (SELECT FROM golive.superseded WHERE release_id = %(release_id)s)"
+    " THEN set_config('hnsw.iterative_scan', 'strict_order', true) END"
+)
 
 
 @dataclass(frozen=True)
@@ -44,24 +61,50 @@ class Retriever:
     def retrieve(self, query: str) -> Retrieved:
         """One round trip to the database; deterministic for equal inputs and an unchanged table."""
         started = time.perf_counter()
-        settings = self.config.retrieval
-        vector = self.embedder.embed_query(query)
-        parameters: dict[str, Any] = {
-            "query": query,
-            "embedding": "[" + ",".join(map(repr, vector.tolist())) + "]",
-            "search_config": settings.text_search_config,
-            "vector_top_k": settings.vector_top_k,
-            "bm25_top_k": settings.bm25_top_k,
-        }
-        with self.connection:
-            set_ef = sql.SQL("SET LOCAL hnsw.ef_search = {};\n").format(sql.Literal(settings.hnsw_ef_search))
-            search = set_ef + postgres.compose(__file__, "search", table=self.table)
-            rows = postgres.every(self.connection, search, parameters)
-        found = [Candidate(**{**row, "duplicates": tuple(row["duplicates"])}) for row in rows]
-        snapshot = fuse(found, settings.rrf_k, settings.snapshot_size)
+        snapshot = fuse(self.candidates(query), self.config.retrieval)
         ranked = rank_by(snapshot, self.reranker.score(query, snapshot))
         context = filter_to_budget(ranked, self.config.filter.max_chunks, self.config.filter.max_tokens)
         return Retrieved(self.release_id, query, ranked, context, (time.perf_counter() - started) * 1000)
+
+    def candidates(self, query: str) -> list[Candidate]:
+        """Both lists of a query, not yet fused, in no order; ``vector_rank`` and ``bm25_rank`` say where each stands."""
+        rows = self._search(query, self.embedder.embed_query(query).tolist())
+        return [Candidate(**{**row, "duplicates": tuple(row["duplicates"])}) for row in rows]
+
+    def _search(self, query: str, vector: list[float]) -> list[dict[str, Any]]:
+        settings = self.config.retrieval
+        parameters: dict[str, Any] = {
+            "query": query,
+            "embedding": "[" + ",".join(map(repr, vector)) + "]",
+            "release_id": self.release_id,
+            "search_config": settings.text_search_config,
+            "vector_top_k": settings.vector_top_k,
+            "bm25_top_k": settings.bm25_top_k,
+            "ef_search": str(settings.hnsw_ef_search),
+            "iterative_scan": settings.hnsw_iterative_scan,
+            "seed_postings": _SEED_POSTINGS,
+            "passed_share": _PASSED_SHARE,
+        }
+        search = postgres.compose(__file__, "search", table=self.table, terms=terms_of(self.table))
+        with _one_message(self.connection):
+            return postgres.every(self.connection, sql.SQL(";\n").join((_SETTINGS, search)), parameters)
+
+
+@contextmanager
+def _one_message(connection: Connection) -> Iterator[None]:
+    """Statements sent together are a transaction by themselves: BEGIN and COMMIT would be two more round trips.
+
+    Inside a transaction of the caller's they become a part of that.
+    """
+    if connection.autocommit or connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
+        yield
+        return
+    connection.autocommit = True
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
 
 
 class LiveRetriever:
@@ -89,13 +132,14 @@ class LiveRetriever:
         table = postgres.table_identifier(route["table_schema"], route["table_name"])
         if self._current is None or (self._current.release_id, self._current.table) != (route["release_id"], table):
             config = LockedConfig.from_dict(route["config"])
+            embedder = load_embedder(self._workspace, config)
             self._current = Retriever(
                 connection=self._connection,
                 release_id=route["release_id"],
                 table=table,
                 config=config,
-                embedder=load_embedder(self._workspace, config),
-                reranker=load_reranker(config.rerank.model),
+                embedder=embedder,
+                reranker=load_reranker(config.rerank.model, embedder, config.retrieval.vector_weight),
             )
         return self._current
 

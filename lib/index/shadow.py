@@ -1,15 +1,14 @@
-"""The shadow build: chunk -> deduplicate -> embed -> COPY -> weigh -> index -> seal, each step resumable.
+"""The shadow build: fill (chunk, deduplicate, embed, COPY), weigh, index, check the recall, seal; each step resumable.
 
-Rows are committed batch by batch in an order that only the documents and the config decide; a build that was killed goes on
-with the batches that are missing and ends in the same content digest.
+A row is a pure function of the documents and the config, and is committed once it is embedded. A build that was killed, or
+whose documents changed on the way, brings the table to what these documents give and ends in the same content digest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
@@ -18,36 +17,20 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config.locked_config import LockedConfig
 from lib.index.bm25 import weigh
+from lib.index.changes import record_coverage
 from lib.index.chunk_table import build_index, create_chunk_table
-from lib.index.documents import Document, digest_of_documents, read_documents
-from lib.index.embedder import Embedder
-from lib.index.ingest import ChunkRow, IngestPlan, plan_batches
+from lib.index.documents import Document, corpus_digest, digest_of_documents, read_documents
 from lib.index.releases import Release, get_release
 from lib.index.seal import content_of, seal
-from lib.platform import audit, postgres
-from lib.platform.errors import ConfigInvalid, IntegrityMismatch, NotFound, Refused
-from lib.platform.progress import Progress
+from lib.index.settings import IndexSettings
+from lib.platform import audit
+from lib.platform.errors import IntegrityMismatch, NotFound, Refused
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from lib.index.embedder import Embedder
+    from lib.index.pipeline import Chunker
 
-_COLUMNS = (
-    "id",
-    "doc_id",
-    "chunk_index",
-    "embedding_text",
-    "bm25_text",
-    "embedding_token_count",
-    "bm25_token_count",
-    "chunk_version",
-    "ingest_run_id",
-    "span_start",
-    "span_end",
-    "doc_sha256",
-    "duplicates",
-    "embedding",
-)
+_ROUNDS = 3  # of filling the table while the documents change; what changes after the last is caught up with after the seal
 
 
 def read_corpus(connection: Connection, config: LockedConfig) -> tuple[list[Document], str]:
@@ -96,78 +79,93 @@ def already_sealed(connection: Connection, release: Release, corpus_digest: str)
     return True
 
 
-def begin(connection: Connection, release: Release, corpus_digest: str) -> None:
-    """Creates the table and marks the release as building; rows of an earlier corpus are thrown away first."""
-    with connection, connection.cursor() as cursor:
-        create_chunk_table(connection, release.table, release.locked_config.embedder_dimension)
-        if release.corpus_digest not in (None, corpus_digest):
-            cursor.execute(sql.SQL("TRUNCATE {}").format(release.table))
-        cursor.execute(
-            "UPDATE golive.releases SET state = 'building', corpus_digest = %s WHERE release_id = %s",
-            (corpus_digest, release.release_id),
-        )
-
-
-def load(connection: Connection, release: Release, plan: IngestPlan, embedder: Embedder) -> int:
-    """Embeds and loads the batches that are missing; returns how many rows were added now.
+def begin(connection: Connection, release: Release, digest: str) -> None:
+    """Creates the table where it is missing, and marks the release as building from the documents with this digest.
 
     Raises:
-        ConfigInvalid: there is nothing to index.
-        IntegrityMismatch: the table holds rows that this plan does not have.
+        Refused: it is sealed.
     """
-    if not plan.rows:
-        raise ConfigInvalid("the documents hold no text to index")
-    there = _rows_there(connection, release)
-    planned = {row.chunk_id: _identity(row, release) for row in plan.rows}
-    if any(planned.get(chunk_id) != identity for chunk_id, identity in there.items()):
-        raise IntegrityMismatch(
-            f"table {release.table_name} holds rows of another ingest", hint="lock again: the table is left as it is"
+    with connection, connection.cursor() as cursor:
+        create_chunk_table(connection, release.table, release.locked_config.embedder_dimension)
+        cursor.execute(
+            "UPDATE golive.releases SET state = 'building', corpus_digest = %s"
+            " WHERE release_id = %s AND state IN ('locked', 'building')",
+            (digest, release.release_id),
         )
-    missing = [batch for batch in plan_batches(plan.rows) if not all(row.chunk_id in there for row in batch)]
-    added = sum(len(batch) for batch in missing)
-    with Progress("embedding", added, "chunks") as progress:
-        for batch in missing:
-            vectors = embedder.embed_documents([row.embedding_text for row in batch])
-            with connection, connection.cursor() as cursor:
-                postgres.copy_rows(cursor, release.table, _COLUMNS, _values(batch, vectors, release))
-            progress.advance(len(batch))
-    return added
+        if not cursor.rowcount:
+            raise Refused(f"{release.release_id} is sealed", hint="a sealed table never changes; lock again for a new one")
 
 
-def _rows_there(connection: Connection, release: Release) -> dict[str, tuple[Any, ...]]:
-    """What tells each row of the table from one that another ingest left under the same id."""
-    query = sql.SQL(
-        "SELECT id, ingest_run_id, doc_sha256, span_start, span_end,"
-        " encode(sha256(convert_to(embedding_text, 'UTF8')), 'hex') AS text_sha256 FROM {}"
-    )
-    with connection:
-        rows = postgres.every(connection, query.format(release.table))
-    return {chunk_id: tuple(identity) for chunk_id, *identity in (row.values() for row in rows)}
+def build(
+    connection: Connection,
+    release: Release,
+    embedder: Embedder,
+    chunker: Chunker,
+    settings: IndexSettings,
+    queries: Sequence[tuple[str, str]] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Release:
+    """Fills, indexes and seals the table of a release; returns the sealed release, its ``ingest_stats`` with what it took.
 
+    Documents that change meanwhile are brought in by filling again, which touches only what they changed.
 
-def _identity(row: ChunkRow, release: Release) -> tuple[Any, ...]:
-    text_sha256 = hashlib.sha256(row.embedding_text.encode()).hexdigest()
-    return release.release_id, row.doc_sha256, row.span_start, row.span_end, text_sha256
+    Args:
+        queries: names and texts of the questions that the index's recall is measured with; see ``recall.check``.
+        facts: what else is recorded in ``ingest_stats``.
 
+    Raises:
+        NotFound: a source holds no document. Refused: the index misses too much. Else as ``pipeline.fill``.
+    """
+    from lib.index import pipeline  # numpy, which a rollback does not have
 
-def finish(connection: Connection, release: Release, stats: dict[str, Any]) -> Release:
-    """Weighs the terms, builds the indexes, seals the table with its content digest; returns the sealed release."""
     config = release.locked_config
+    embedded = removed = rounds = 0
+    seconds, unchanged = 0.0, False
+    while not unchanged and rounds < _ROUNDS:
+        rounds += 1
+        documents, digest = read_corpus(connection, config)
+        begin(connection, release, digest)
+        filled = pipeline.fill(connection, release, documents, embedder, chunker)
+        embedded, removed, seconds = embedded + filled.embedded_now, removed + filled.removed_now, seconds + filled.seconds
+        with connection:
+            unchanged = corpus_digest(connection, config.sources) == digest
+    stats = {**filled.to_stats(embedded, removed, seconds), "rounds": rounds, **(facts or {})}
+    return finish(connection, release, documents, embedder, settings, queries, stats)
+
+
+def finish(
+    connection: Connection,
+    release: Release,
+    documents: Sequence[Document],
+    embedder: Embedder,
+    settings: IndexSettings,
+    queries: Sequence[tuple[str, str]],
+    stats: dict[str, Any],
+) -> Release:
+    """Weighs the terms, builds the indexes, checks the recall, seals the table with its content digest.
+
+    Raises:
+        Refused: the index misses too much; nothing is sealed.
+    """
+    from lib.index import recall
+
     started = time.monotonic()
-    with connection:
-        weigh(connection, release.table, config)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("VACUUM (FULL) {}").format(release.table))  # the update left a dead copy of every row
-    connection.autocommit = False
-    with connection:
-        build_index(connection, release.table, release.table_name, config)
+    _index(connection, release, settings)
     indexed = time.monotonic()
+    found = recall.check(connection, release, embedder, settings.recall, queries)
+    checked = time.monotonic()
     with connection, connection.cursor() as cursor:
         seal(connection, release.table)
         content = content_of(connection, release.table_schema, release.table_name)
         assert content is not None
-        stats = {**stats, "index_s": indexed - started, "seal_s": time.monotonic() - indexed}
+        record_coverage(connection, release, documents)
+        stats = {
+            **stats,
+            **found.to_stats(),
+            "index_s": indexed - started,
+            "recall_s": checked - indexed,
+            "seal_s": time.monotonic() - checked,
+        }
         cursor.execute(
             "UPDATE golive.releases SET state = 'sealed', content_digest = %s, row_count = %s, ingest_stats = %s,"
             " sealed_at = now() WHERE release_id = %s",
@@ -178,23 +176,28 @@ def finish(connection: Connection, release: Release, stats: dict[str, Any]) -> R
         return get_release(connection, release.release_id)
 
 
-def _values(batch: Sequence[ChunkRow], vectors: NDArray[np.float32], release: Release) -> list[tuple[Any, ...]]:
-    return [
-        (
-            row.chunk_id,
-            row.doc_id,
-            row.chunk_index,
-            row.embedding_text,
-            row.bm25_text,
-            row.embedding_token_count,
-            row.bm25_token_count,
-            release.chunk_version,
-            release.release_id,
-            row.span_start,
-            row.span_end,
-            row.doc_sha256,
-            json.dumps(list(row.duplicates)),
-            "[" + ",".join(map(repr, vector.tolist())) + "]",
+def _index(connection: Connection, release: Release, settings: IndexSettings) -> None:
+    """Weighs and indexes a filled table, unless an earlier attempt did and no row has changed since."""
+    with connection:
+        if get_release(connection, release.release_id).ingest_stats.get("indexed"):
+            return
+        weigh(connection, release.table, release.locked_config)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("VACUUM (FULL) {}").format(release.table))  # the update left a dead copy of every row
+    finally:
+        connection.autocommit = False
+    with connection, connection.cursor() as cursor:
+        build_index(
+            connection,
+            release.table,
+            release.table_name,
+            release.locked_config,
+            maintenance_work_mem_mb=settings.build.maintenance_work_mem_mb,
+            parallel_workers=settings.build.parallel_workers,
         )
-        for row, vector in zip(batch, vectors, strict=True)
-    ]
+        cursor.execute(
+            "UPDATE golive.releases SET ingest_stats = ingest_stats || '{\"indexed\": true}' WHERE release_id = %s",
+            (release.release_id,),
+        )

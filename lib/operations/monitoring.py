@@ -182,7 +182,12 @@ def _retrieval(
         if content is not None:
             budget = min(TOKEN_BUDGET, release.locked_config.embedder_max_sequence_length) - SPECIAL_TOKENS
             query = postgres.compose(__file__, "table_health", table=release.table)
-            counts = postgres.one(connection, query, {"budget": budget, "policy": release.locked_config.prefix_policy})
+            parameters = {
+                "budget": budget,
+                "policy": release.locked_config.prefix_policy,
+                "release_id": release.release_id,
+            }
+            counts = postgres.one(connection, query, parameters)
     sound = content is not None and content.digest == release.content_digest
     measured = queries["avg_snapshot_size"]
     return {

@@ -1,8 +1,10 @@
 """One at a time: steps that change state hold a lease in the database, and the loser is told who has it.
 
-The lease is a session-level advisory lock, so it goes when its holder dies; the row beside it says who holds it. A step
-that another step started (``make golive`` runs the scripts one by one) is covered by its parent's lease, whose token it
-finds in ``GOLIVE_LEASE``.
+The lease is an advisory lock of a transaction that stays open while the step is at work. It goes when its holder dies, and
+it holds behind a pooler in transaction mode too, which hands a session on between transactions but never within one. That
+transaction writes nothing and keeps no snapshot, so it holds back neither vacuum nor those who wait for older transactions.
+A row beside the lock says who holds it. A step that another step started (``make golive`` runs the scripts one by one) is
+covered by its parent's lease, whose token it finds in ``GOLIVE_LEASE``.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
+from psycopg2.extras import Json
 
 from lib.platform.clock import timestamp
 from lib.platform.errors import LeaseHeld, Unavailable
@@ -23,6 +26,15 @@ from lib.platform.postgres import connect, one
 
 _NAME = "state"
 _TOKEN_VARIABLE = "GOLIVE_LEASE"
+# The first two would end the holder's transaction; by the others the server notices within three minutes that the holder's
+# machine is gone, where its defaults take two hours. They count for this transaction alone. Old servers lack the second.
+_OF_THE_HOLDER = {
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "20",
+    "tcp_keepalives_count": "6",
+}
 
 
 def who() -> str:
@@ -44,39 +56,60 @@ def lease(url: str, step: str) -> Iterator[dict[str, str]]:
     """
     connection = connect(url, f"lease: {step}")
     try:
-        inherited = os.environ.get(_TOKEN_VARIABLE)
-        if inherited and _is_current(connection, inherited):
-            yield {_TOKEN_VARIABLE: inherited}
-            _require_current(connection, inherited)
-            return
-        connection.autocommit = True
-        got = one(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS held", (f"golive lease {_NAME}",))
-        if not got or not got["held"]:
-            held = one(connection, "SELECT holder FROM golive.leases WHERE name = %s", (_NAME,))
-            raise LeaseHeld(
-                f"another run is at work: {held['holder'] if held else 'unknown'}",
-                hint="wait for it to end, then run the same command again",
-            )
-        token = secrets.token_hex(16)
-        holder = f"{step} by {who()}, pid {os.getpid()}, since {timestamp()}"
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO golive.leases (name, token, holder) VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE"
-                " SET token = excluded.token, holder = excluded.holder, acquired_at = now()",
-                (_NAME, token, holder),
-            )
+        token = os.environ.get(_TOKEN_VARIABLE, "")
+        inherited = _is_held(connection, token)
+        connection.rollback()
+        if not inherited:
+            token = secrets.token_hex(16)
+            _take(connection, token)
+            _write_holder(url, step, token)
         yield {_TOKEN_VARIABLE: token}
-        _require_current(connection, token)
+        _require_held(connection, token)
     finally:
+        with suppress(psycopg2.Error):  # its session is gone, and the lock with it
+            connection.rollback()  # free before the next step asks; close() alone does not wait for the server
         connection.close()
 
 
-def _require_current(connection: Connection, token: str) -> None:
+def _take(connection: Connection, token: str) -> None:
+    """Takes the locks of the lease and of its token; the transaction that holds them stays open.
+
+    Raises:
+        LeaseHeld: another run has it.
+    """
+    one(
+        connection,
+        "SELECT count(set_config(name, %(values)s::jsonb ->> name, true)) FROM pg_settings"
+        " WHERE name IN (SELECT jsonb_object_keys(%(values)s))",
+        {"values": Json(_OF_THE_HOLDER)},
+    )
+    got = one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0)) AS held", (f"golive lease {_NAME}",))
+    if not got or not got["held"]:
+        held = one(connection, "SELECT holder FROM golive.leases WHERE name = %s", (_NAME,))
+        raise LeaseHeld(
+            f"another run is at work: {held['holder'] if held else 'unknown'}",
+            hint="wait for it to end, then run the same command again",
+        )
+    one(connection, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_lock_of(token),))
+
+
+def _write_holder(url: str, step: str, token: str) -> None:
+    """Says who has the lease. In a session of its own, because others see it only when it is committed."""
+    holder = f"{step} by {who()}, pid {os.getpid()}, since {timestamp()}"
+    with closing(connect(url, f"lease: {step}")) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO golive.leases (name, token, holder) VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE"
+            " SET token = excluded.token, holder = excluded.holder, acquired_at = now()",
+            (_NAME, token, holder),
+        )
+
+
+def _require_held(connection: Connection, token: str) -> None:
     try:
-        current = _is_current(connection, token)
+        held = _is_held(connection, token)
     except psycopg2.Error:  # the session that held the lock is gone, and the lock with it
-        current = False
-    if not current:
+        held = False
+    if not held:
         raise Unavailable(
             "the lease was lost while this step was at work",
             detail="its session in the database ended, so another step may have run beside it",
@@ -84,15 +117,17 @@ def _require_current(connection: Connection, token: str) -> None:
         )
 
 
-def _is_current(connection: Connection, token: str) -> bool:
-    """Whether ``token`` is that of the lease, and somebody still holds it."""
-    with connection:
-        found = one(
-            connection,
-            "SELECT EXISTS (SELECT FROM golive.leases, pg_locks WHERE name = %s AND token = %s"
-            " AND locktype = 'advisory' AND granted AND objsubid = 1"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-            " AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)) AS current",
-            (_NAME, token, f"golive lease {_NAME}"),
-        )
-    return bool(found and found["current"])
+def _is_held(connection: Connection, token: str) -> bool:
+    """Whether somebody holds the lease under this token."""
+    found = one(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)) AS held",
+        (_lock_of(token),),
+    )
+    return bool(found and found["held"])
+
+
+def _lock_of(token: str) -> str:
+    return f"golive lease token {token}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,11 +18,14 @@ from psycopg2.extensions import connection as Connection
 from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable, redact
 from lib.platform.workspace import Workspace
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OLDEST_SERVER = 150000
 OLDEST_PGVECTOR = (0, 7)
 IDENTIFIER_LIMIT_BYTES = 63
-_CONNECT_TIMEOUT_S = 10
+# Where the address does not say. A network on the way forgets a silent connection in minutes; systems ask after two hours.
+_CONNECT_DEFAULTS = {"connect_timeout": 10, "keepalives_idle": 60, "keepalives_interval": 20, "keepalives_count": 6}
+_SEARCH_PATH = re.compile(r"(?:^|\s)(?:-c\s*|--)search_path=((?:\\.|\S)*)")
+_SEARCH_PATH_OF_ROLE = "give it to the role instead: ALTER ROLE name SET search_path = golive, public"
 
 _STOPPED, _NOTHING_LIVE, _SEALED = "GL001", "GL002", "GL003"
 _DOCUMENT_COLUMNS = {"id", "source", "path", "title", "sections", "content", "sha256", "metadata"}
@@ -41,41 +45,87 @@ def connect(url: str, purpose: str) -> Connection:
     """A connection in UTC with autocommit off; ``with connection:`` is a transaction.
 
     Raises:
-        ConfigInvalid: the address cannot be understood.
+        ConfigInvalid: the address cannot be understood, or a pooler does not hand on the ``search_path`` in it.
         Unavailable: nothing answers there, or it refuses to let us in (the password is never shown).
     """
     try:
-        connection = psycopg2.connect(url, application_name=f"golive {purpose}", connect_timeout=_CONNECT_TIMEOUT_S)
+        asked = {**_CONNECT_DEFAULTS, **psycopg2.extensions.parse_dsn(url), "application_name": f"golive {purpose}"}
+        connection: Connection = psycopg2.connect(**asked)
     except psycopg2.ProgrammingError as error:
         raise ConfigInvalid("DATABASE_URL is not a PostgreSQL address", hint="postgresql://user@host:5432/name") from error
     except psycopg2.OperationalError as error:
-        reason = redact(str(error).strip().replace(_password_of(url) or "\0", "***"))
-        raise Unavailable(
-            "cannot connect to the database", detail=" ".join(reason.split()), hint="check DATABASE_URL and the server"
-        ) from None
+        raise _refusal(url, str(error)) from None
     if connection.server_version < OLDEST_SERVER:
         version = connection.server_version // 10000
         connection.close()
         raise Unavailable(f"PostgreSQL {version} is too old", hint="PostgreSQL 15 or newer is needed")
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")
+    try:
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def has_own_session(connection: Connection) -> bool:
+    """Whether this connection is one session of the server; behind a pooler each transaction may run in another.
+
+    Where it is not, LISTEN hears nothing, and session-level locks, temporary tables and settings do not last.
+    """
+    with connection:
+        found = one(connection, "SELECT pg_backend_pid() AS pid")
+    # a pooler answers for itself when it is asked who serves this connection, as it must to pass on a cancellation
+    return found is not None and found["pid"] == connection.info.backend_pid
+
+
+def _prepare(connection: Connection) -> None:
+    """Sets the time zone, which poolers know to keep for each client, and looks whether the search_path arrived."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'; SELECT current_setting('search_path')")
+        (found,) = cursor.fetchone() or ("",)
+    asked = _SEARCH_PATH.findall(connection.info.options or "")
+    if asked and found != re.sub(r"\\(.)", r"\1", asked[-1]):
+        raise ConfigInvalid(
+            "the search_path of DATABASE_URL does not reach the database",
+            detail=f"asked for {asked[-1]}, got {found}: a pooler on the way leaves it out",
+            hint=_SEARCH_PATH_OF_ROLE,
+        )
+
+
+def _refusal(url: str, said: str) -> GoliveError:
+    """Why there is no connection, with the likely remedy."""
+    reason = " ".join(redact(said.strip().replace(_password_of(url) or "\0", "***")).split())
+    if "unsupported startup parameter" in reason:
+        return ConfigInvalid(
+            "the pooler does not take the options of DATABASE_URL", detail=reason, hint=_SEARCH_PATH_OF_ROLE
+        )
+    hint = "check DATABASE_URL and the server"
+    if "certificate verify failed" in reason or "root certificate file" in reason:
+        hint = "sslrootcert in DATABASE_URL must name the certificate of the authority that signed the server's"
+    return Unavailable("cannot connect to the database", detail=reason, hint=hint)
 
 
 @contextmanager
 def database(workspace: Workspace, purpose: str, *, write: bool = False) -> Iterator[Connection]:
     """A connection to a database that holds Golive's state; closed at the end.
 
-    With ``write`` the state is created where it is missing.
+    With ``write`` the state is created where it is missing, and brought up to date where an older Golive made it.
 
     Raises:
-        NotFound: without ``write``, where no state is.
+        NotFound, Refused: without ``write``, where no state is, or an older one.
     """
     connection = connect(address(workspace), purpose)
     try:
-        if not _has_state(connection):
+        version = _state_version(connection)
+        if version is None and not write:
+            raise NotFound("nothing has been released in this database yet", hint="make golive")
+        if version != SCHEMA_VERSION:
             if not write:
-                raise NotFound("nothing has been released in this database yet", hint="make golive")
+                raise Refused(
+                    "this database was set up by an older Golive",
+                    detail=f"schema version {version}, {SCHEMA_VERSION} is needed",
+                    hint="scripts/catch_up.py brings it up to date",
+                )
             create_state(connection)
         yield connection
     finally:
@@ -92,6 +142,7 @@ def create_state(connection: Connection) -> None:
     require_pgvector(connection)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('golive schema'))")
+        cursor.execute("SET LOCAL lock_timeout = '10s'")  # the triggers on documents wait for those who write there
         # made before the look around, so that it can be the first schema of the search_path, as the hint below says
         cursor.execute("CREATE SCHEMA IF NOT EXISTS golive")
         cursor.execute(
@@ -194,17 +245,22 @@ def quoted_name(schema: str, table: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, table))
 
 
-def _has_state(connection: Connection) -> bool:
+def _state_version(connection: Connection) -> int | None:
+    """The version of the state in the database; None where there is none.
+
+    Raises:
+        Refused: it is of a newer Golive.
+    """
     with connection:
         there = one(connection, "SELECT to_regclass('golive.schema_version') IS NOT NULL AS there")
         if not there or not there["there"]:
-            return False
+            return None
         version = one(connection, "SELECT version FROM golive.schema_version")
     if not version or version["version"] > SCHEMA_VERSION:
         raise Refused(
             "this database was set up by a newer Golive", detail=f"schema version {version and version['version']}"
         )
-    return True
+    return int(version["version"])
 
 
 def _password_of(url: str) -> str:
@@ -243,6 +299,8 @@ def translate(error: Exception) -> GoliveError | None:
         )
     if isinstance(error, psycopg2.errors.DataCorrupted):
         return IntegrityMismatch("the database reports corrupted data", detail=first_line)
+    if isinstance(error, psycopg2.errors.ProgramLimitExceeded):
+        return Refused("a limit of PostgreSQL or pgvector is reached", detail=first_line, hint="docs/scaling.md")
     if isinstance(error, psycopg2.errors.LockNotAvailable):
         return Unavailable("a table is locked by another session", detail=first_line, hint="try again")
     if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):

@@ -15,14 +15,17 @@ from lib.config import layers, store
 from lib.evaluation import cases as case_files
 from lib.evaluation import gate, results, run
 from lib.evaluation.settings import EvaluationSettings
+from lib.index import changes
 from lib.index.documents import corpus_digest
 from lib.index.releases import Release, get_release, read_pointer
 from lib.platform import audit, postgres
-from lib.platform.errors import GoliveError, Refused
+from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json, write_json, write_text
 from lib.platform.workspace import Workspace
-from lib.release import receipts
+from lib.release import catching_up, receipts
 from lib.release.tables import text_table
+
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def plan(workspace: Workspace, connection: Connection, *, cases_path: Path, sett
     """What an assessment of the active config's release will look at.
 
     Raises:
-        Refused: the release is not sealed, or the documents have changed since.
+        Refused: the release is not sealed, or too many documents have changed since.
         NotFound, ConfigInvalid: cases or gates.
     """
     gates = load_gates(workspace)
@@ -84,11 +87,9 @@ def plan(workspace: Workspace, connection: Connection, *, cases_path: Path, sett
     with connection:
         release = get_release(connection, config.ingest_run_id)
         live = read_pointer(connection).release
-        documents_now = corpus_digest(connection, config.sources)
     if release.content_digest is None:
         raise Refused(f"{release.release_id} is not built yet", hint="scripts/shadow_ingest.py")
-    if release.corpus_digest != documents_now:
-        raise Refused("the documents have changed since the table was sealed", hint="make golive")
+    _require_few_changes(workspace, connection, release)
     audit_file = workspace.evidence(release.release_id) / "prompt_audit.jsonl"
     return Plan(run.Request(release, cases, config.sources, settings, audit_file=audit_file), live, gates)
 
@@ -96,7 +97,9 @@ def plan(workspace: Workspace, connection: Connection, *, cases_path: Path, sett
 def assess(workspace: Workspace, connection: Connection, *, cases_path: Path, settings: EvaluationSettings) -> Assessment:
     """Evaluates the active config's release against what is live and records the gate's verdict.
 
-    The baseline's evaluation is taken from its own evidence where nothing that decides it has changed, and else made anew.
+    Both are evaluated as they answer once they have caught up with the documents, on gold found in the documents as they
+    stand; the inputs name which versions those were (``coverage_digest``), beside the digest of the sealed table. The
+    baseline's evaluation is taken from its own evidence where nothing that decides it has changed, and else made anew.
 
     Raises:
         as ``plan``; IntegrityMismatch: a table is not what was sealed.
@@ -105,10 +108,7 @@ def assess(workspace: Workspace, connection: Connection, *, cases_path: Path, se
     planned = plan(workspace, connection, cases_path=cases_path, settings=settings)
     request, release, live, gates = planned.request, planned.request.release, planned.live, planned.gates
     folder = workspace.evidence(release.release_id)
-    candidate = run.evaluate(workspace, connection, request, folder / "evaluation")
-    baseline = None
-    if planned.baseline is not None:
-        baseline = _baseline(workspace, connection, replace(request, release=planned.baseline), folder)
+    candidate, baseline = _evaluate(workspace, connection, request, planned.baseline, folder)
     decided = gate.judge_gate(candidate, baseline, gates, settings.determinism.seed)
     if decided.verdict == "PASS" and live is not None and baseline is None:  # the gate takes it for a first release
         decided = replace(decided, reasons=["it is what is live: every absolute limit is met"])
@@ -137,6 +137,50 @@ def assess(workspace: Workspace, connection: Connection, *, cases_path: Path, se
     return Assessment(release.release_id, decided.verdict, content, folder)
 
 
+def _evaluate(
+    workspace: Workspace, connection: Connection, request: run.Request, live: Release | None, folder: Path
+) -> tuple[results.Evaluation, results.Evaluation | None]:
+    """The candidate's evaluation and the baseline's, both caught up with the same documents.
+
+    Raises:
+        CaughtUpMeanwhile: documents were brought in during each of the tries.
+    """
+    for left in reversed(range(_TRIES)):
+        outcome = catching_up.catch_up(workspace, connection)
+        for release in filter(None, (request.release, live)):
+            if release.release_id in outcome.failed:
+                raise Unavailable(
+                    f"{release.release_id} cannot be brought up to date with the documents",
+                    detail=outcome.failed[release.release_id],
+                )
+        try:
+            candidate = run.evaluate(workspace, connection, request, folder / "evaluation")
+            if live is None:
+                return candidate, None
+            return candidate, _baseline(workspace, connection, replace(request, release=live), folder)
+        except run.CaughtUpMeanwhile:
+            if not left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _inputs_now(connection: Connection, request: run.Request) -> dict[str, Any]:
+    """The inputs of an evaluation once the release has caught up. The caller owns the transaction."""
+    covered = changes.digest_of_standing(connection, request.release.locked_config.sources)
+    return run.inputs_of(request, corpus_digest(connection, request.sources), covered)
+
+
+def _require_few_changes(workspace: Workspace, connection: Connection, release: Release) -> None:
+    """Raises Refused where more documents changed since the seal than a promotion would allow."""
+    try:
+        changes.ensure_coverage(connection, release)
+        few, found = catching_up.judge_documents(workspace, connection, release, may_be_pending=True)
+    finally:
+        connection.rollback()
+    if not few:
+        raise Refused("the documents have changed since the table was sealed", detail=found, hint="make golive")
+
+
 def evaluate_inputs(release: Release, live: Release | None, content: dict[str, Any]) -> dict[str, Any]:
     """What a verdict depends on, for the receipt."""
     return {
@@ -153,7 +197,7 @@ def expected_inputs(
     request = run.Request(release, case_files.load(cases_path), release.locked_config.sources, settings)
     with connection:
         live = read_pointer(connection).release
-        inputs = run.inputs_of(request, corpus_digest(connection, request.sources))
+        inputs = _inputs_now(connection, request)
     return evaluate_inputs(release, live, {"inputs": inputs, "gates_digest": digest_of(load_gates(workspace))})
 
 
@@ -178,7 +222,7 @@ def stands(workspace: Workspace, connection: Connection, release: Release, cases
 
 def _baseline(workspace: Workspace, connection: Connection, request: run.Request, folder: Path) -> results.Evaluation:
     with connection:
-        wanted = run.inputs_of(request, corpus_digest(connection, request.sources))
+        wanted = _inputs_now(connection, request)
     for place in (workspace.evidence(request.release.release_id) / "evaluation", folder / "baseline"):
         try:
             found = results.read(place)

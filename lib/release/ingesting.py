@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
+from lib.evaluation import cases as case_files
+from lib.index import settings as index_settings
 from lib.index import shadow
-from lib.index.embedder import load_embedder, locked_files
+from lib.index.documents import Document
+from lib.index.embedder import Embedder, load_embedder, locked_files
+from lib.index.embedding_cache import cached
+from lib.index.executors import open_workers
 from lib.index.ingest import IngestPlan, plan_ingest
+from lib.index.pipeline import Chunker, ClusterEmbedder
 from lib.index.releases import Release, get_release
 from lib.index.tokens import TokenCounter
+from lib.platform import postgres
 from lib.platform.workspace import Workspace
 from lib.release import receipts
 
@@ -22,44 +31,32 @@ def preview(workspace: Workspace, connection: Connection) -> dict[str, Any]:
     release, documents, digest = _read(workspace, connection)
     if shadow.already_sealed(connection, release, digest):
         return _outcome(release, reused=True, applied=False)
-    plan = plan_ingest(
-        documents, release.locked_config, TokenCounter(locked_files(workspace, release.locked_config).folder)
-    )
+    config = release.locked_config
+    plan = plan_ingest(documents, config, TokenCounter(locked_files(workspace, config).folder))
     return {**_outcome(release, reused=False, applied=False), **_plan_stats(plan), "rows": len(plan.rows)}
 
 
-def ingest(workspace: Workspace, connection: Connection) -> dict[str, Any]:
+def ingest(workspace: Workspace, connection: Connection, cases_path: Path | None = None) -> dict[str, Any]:
     """Builds and seals the table of the active config, or says that it stands.
 
-    Raises: as the functions of ``lib.index.shadow``.
+    Args:
+        cases_path: whose questions the vector index is checked with (default: eval/test_cases.json); where there are
+            none, chunks of the table stand in for them.
+
+    Raises: as the functions of ``lib.index.shadow``; Unavailable where the cluster that was asked for is not there.
     """
     started = time.monotonic()
     release, documents, digest = _read(workspace, connection)
     if shadow.already_sealed(connection, release, digest):
         return _outcome(release, reused=True, applied=True)
-    config = release.locked_config
-    plan = plan_ingest(documents, config, TokenCounter(locked_files(workspace, config).folder))
-    planned = time.monotonic()
-    shadow.begin(connection, release, digest)
-    embedder = load_embedder(workspace, config)
-    loaded = time.monotonic()
-    added = shadow.load(connection, release, plan, embedder)
-    embed_s = time.monotonic() - loaded
-    stats = {
-        **_plan_stats(plan),
-        "embedded_now": added,
-        "plan_s": planned - started,
-        "load_model_s": loaded - planned,
-        "embed_s": embed_s,
-        "chunks_per_s": added / embed_s if added else None,
-    }
-    sealed = shadow.finish(connection, release, stats)
+    queries = _queries(workspace, cases_path)
+    sealed = _build(workspace, connection, release, sum(len(document.content) for document in documents), queries)
     receipts.write(
         workspace,
         sealed.release_id,
         "ingest",
         outcome="DONE",
-        inputs={"config_hash": sealed.config_hash, "corpus_digest": digest},
+        inputs={"config_hash": sealed.config_hash, "corpus_digest": sealed.corpus_digest},
         summary={
             "table": sealed.table_name,
             "rows": sealed.row_count,
@@ -71,6 +68,38 @@ def ingest(workspace: Workspace, connection: Connection) -> dict[str, Any]:
     return _outcome(sealed, reused=False, applied=True)
 
 
+def _build(
+    workspace: Workspace, connection: Connection, release: Release, characters: int, queries: list[tuple[str, str]]
+) -> Release:
+    """Builds with the executor, the cache and the model that the settings and the config name."""
+    config, settings = release.locked_config, index_settings.load(workspace)
+    tokenizer = locked_files(workspace, config).folder
+    with ExitStack() as stack:
+        workers = stack.enter_context(open_workers(settings.build, characters=characters))
+        loading = time.monotonic()
+        embedder: Embedder = load_embedder(workspace, config)
+        load_model_s = time.monotonic() - loading
+        cache = settings.cache_embeddings and embedder.batch_independent
+        if workers.on_cluster and config.embedder_runtime != "remote":
+            embedder = ClusterEmbedder(embedder, config, workers)
+        if cache:
+            # a connection of its own: the thread that embeds looks up and remembers while this one loads
+            beside = postgres.connect(postgres.address(workspace), "embedding cache")
+            stack.callback(beside.close)
+            embedder = cached(embedder, beside, enabled=True)
+        chunker = Chunker(tokenizer, workers, settings.build.documents_per_unit)
+        facts = {"load_model_s": load_model_s}
+        return shadow.build(connection, release, embedder, chunker, settings, queries, facts)
+
+
+def _queries(workspace: Workspace, cases_path: Path | None) -> list[tuple[str, str]]:
+    """Names and texts of the cases' questions; none where no file is named and the default one is not there."""
+    if cases_path is None and not workspace.default_cases.exists():
+        return []
+    cases = case_files.load(cases_path or workspace.default_cases).values["cases"]
+    return [(case["query_id"], case["query"]) for case in cases]
+
+
 def to_text(outcome: dict[str, Any]) -> str:
     if not outcome["applied"] and not outcome["reused"]:
         return f"would build {outcome['table']}: {outcome['rows']} rows from {outcome['documents']} documents"
@@ -79,11 +108,14 @@ def to_text(outcome: dict[str, Any]) -> str:
         return f"standing: {head}"
     return (
         f"built: {head}\n  {outcome['documents']} documents, {outcome['chunks']} chunks,"
-        f" {outcome['duplicates']} near-duplicates dropped ({outcome['deduplication_rate']:.1%})"
+        f" {outcome['duplicates']} near-duplicates dropped ({outcome['deduplication_rate']:.1%})\n"
+        f"  vector search finds {outcome['recall_mean']:.1%} of the {outcome['recall_k']} nearest rows, at least"
+        f" {outcome['recall_minimum']:.1%} ({outcome['recall_questions']} {outcome['recall_asked']};"
+        f" {outcome['recall_plan']})"
     )
 
 
-def _read(workspace: Workspace, connection: Connection) -> tuple[Release, list[Any], str]:
+def _read(workspace: Workspace, connection: Connection) -> tuple[Release, list[Document], str]:
     config = store.read_active(workspace)
     with connection:
         release = get_release(connection, config.ingest_run_id)

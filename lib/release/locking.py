@@ -83,6 +83,8 @@ def read_candidate(
         lines = [f"{layered.where(dotted)}: {message}" for dotted, message in findings.issues]
         raise ConfigInvalid(lines[0], detail="; ".join(lines[1:]))
     files = embedder_files.find(workspace, layered.values["embedder"])
+    if problem := embedder_files.runtime_problem(files, layered.values["embedder_runtime"]):
+        raise ConfigInvalid(f"{layered.where('embedder_runtime')}: {problem}")
     prompt_tokens = TokenCounter(files.folder).count(files.document_prompt) if files.document_prompt else 0
     over_budget = check_token_budget(layered.values["chunk_size"], files.max_sequence_length, prompt_tokens)
     if over_budget:

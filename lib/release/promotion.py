@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
 from lib.evaluation import cases as case_files
-from lib.index.documents import corpus_digest
+from lib.index import changes
 from lib.index.releases import Pointer, Release, get_release, read_pointer
 from lib.index.seal import content_of
 from lib.platform import audit, postgres
-from lib.platform.errors import GoliveError, Refused
+from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json
 from lib.platform.lease import lease, who
 from lib.platform.workspace import Workspace
-from lib.release import backup, receipts
+from lib.release import backup, catching_up, receipts
 from lib.release.assessment import load_gates
 from lib.release.checklist import blocking_items
 
 _LOCK_TIMEOUT = "5s"
+_DOCUMENTS_LOCK_TIMEOUT = "2s"  # for so long writers wait behind a promotion that waits for one of them
+_DOCUMENTS_LOCK_TRIES = 5
+_ROUNDS = 5
+_FEW = 32  # so many documents are indexed while writers wait
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,11 @@ def promote_active(workspace: Workspace, *, dry_run: bool = False) -> Promotion:
 
 
 def promote(workspace: Workspace, connection: Connection, *, dry_run: bool = False) -> Promotion:
-    """Checks every condition again inside the transaction that moves the pointer, and reads the new state back."""
+    """Checks every condition again inside the transaction that moves the pointer, and reads the new state back.
+
+    Documents that changed since the table was sealed are brought in before, and the last of them in that transaction, with
+    ``documents`` locked against writers: what goes live answers from exactly the documents that stand at that moment.
+    """
     config = store.read_active(workspace)
     with connection:
         release = get_release(connection, config.ingest_run_id)
@@ -83,27 +94,120 @@ def promote(workspace: Workspace, connection: Connection, *, dry_run: bool = Fal
             store.write_active(workspace, config.in_production(True))
         return Promotion(release.release_id, release.release_id, pointer.generation, [], False, True)
     evidence = _evidence(workspace, release)
-    with connection, connection.cursor() as cursor:
-        cursor.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
-        pointer = read_pointer(connection, lock=True)
-        conditions = _conditions(workspace, connection, release, pointer, evidence)
-        failed = [condition for condition in conditions if not condition.holds]
-        before = pointer.release.release_id if pointer.release else None
-        outcome = Promotion(release.release_id, before, pointer.generation + 1, conditions, not dry_run, False)
-        if dry_run:
-            return outcome
-        if failed:
-            raise Refused(
-                f"{release.release_id} is not promoted: {failed[0].name}: {failed[0].found}",
-                detail="; ".join(f"{c.name}: {c.found}" for c in failed[1:]),
-                hint="make golive runs the steps that are missing",
-            )
-        move_pointer(connection, pointer, release, f"promotion after verdict {evidence['verdict_digest'][:12]}", "retired")
+    if dry_run:
+        try:
+            changes.ensure_coverage(connection, release)
+
+            def foresee() -> Condition:
+                return _documents(workspace, connection, release, may_be_pending=True)
+
+            return _decide(workspace, connection, release, evidence, foresee, True)
+        finally:
+            connection.rollback()
+    with catching_up.turn(workspace):
+        models, ready = _bring_in(workspace, connection, release)
+        with connection:
+
+            def prove() -> Condition:
+                _lock_documents(connection)
+                catching_up.bring_in_now(connection, ready, models)
+                return _documents(workspace, connection, release, may_be_pending=False)
+
+            outcome = _decide(workspace, connection, release, evidence, prove, False)
     with connection:
         now = read_pointer(connection)
     assert now.release and now.release.release_id == release.release_id, "the pointer does not name what was promoted"
     store.write_active(workspace, config.in_production(True))
     return outcome
+
+
+def _decide(
+    workspace: Workspace,
+    connection: Connection,
+    release: Release,
+    evidence: dict[str, str],
+    prove_documents: Callable[[], Condition],
+    dry_run: bool,
+) -> Promotion:
+    """Looks at every condition and moves the pointer if all hold; the documents come last, as writers wait from then on.
+
+    The caller owns the transaction.
+
+    Raises:
+        Refused: one does not hold.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
+    pointer = read_pointer(connection, lock=True)
+    conditions = _conditions(workspace, connection, release, pointer, evidence)
+    if dry_run or all(condition.holds for condition in conditions):
+        conditions.append(prove_documents())
+    failed = [condition for condition in conditions if not condition.holds]
+    before = pointer.release.release_id if pointer.release else None
+    outcome = Promotion(release.release_id, before, pointer.generation + 1, conditions, not dry_run, False)
+    if dry_run:
+        return outcome
+    if failed:
+        raise Refused(
+            f"{release.release_id} is not promoted: {failed[0].name}: {failed[0].found}",
+            detail="; ".join(f"{c.name}: {c.found}" for c in failed[1:]),
+            hint="make golive runs the steps that are missing",
+        )
+    move_pointer(connection, pointer, release, f"promotion after verdict {evidence['verdict_digest'][:12]}", "retired")
+    return outcome
+
+
+def _bring_in(workspace: Workspace, connection: Connection, release: Release) -> tuple[catching_up.Models, list[Release]]:
+    """Brings documents in until few are left, while nobody waits; the models that that took, and the releases it reached.
+
+    Raises:
+        Refused: too many have changed.
+        Unavailable: the release cannot be brought up to date, or documents are written faster than they can be indexed.
+    """
+    with connection:
+        changes.ensure_coverage(connection, release)
+        condition = _documents(workspace, connection, release, may_be_pending=True)
+    if not condition.holds:  # too many to index for a release that will not go live
+        raise Refused(f"{release.release_id} is not promoted: documents: {condition.found}", hint="make golive")
+    models = catching_up.Models(workspace)
+    for _ in range(_ROUNDS):
+        outcome = catching_up.bring_in(workspace, connection, models)
+        if release.release_id in outcome.failed:
+            raise Unavailable(
+                f"{release.release_id} cannot be brought up to date with the documents",
+                detail=outcome.failed[release.release_id],
+            )
+        with connection:
+            kept = [k.release for k in catching_up.kept_releases(workspace, connection)]
+            ready = [item for item in kept if item.release_id not in outcome.failed]
+            left = max((len(changes.pending_documents(connection, item)) for item in ready), default=0)
+        if left <= _FEW:
+            return models, ready
+    raise Unavailable(
+        "documents are written faster than they can be indexed",
+        detail=f"{left} are pending after {_ROUNDS} rounds",
+        hint="promote when fewer are written",
+    )
+
+
+def _lock_documents(connection: Connection) -> None:
+    """Lets nobody write documents until the transaction ends. Between tries, those who wait behind it have their turn.
+
+    Raises:
+        psycopg2.errors.LockNotAvailable: another transaction has been writing all the time.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_DOCUMENTS_LOCK_TIMEOUT)))
+        for left in reversed(range(_DOCUMENTS_LOCK_TRIES)):
+            cursor.execute("SAVEPOINT documents")
+            try:
+                cursor.execute("LOCK TABLE documents IN SHARE MODE")
+                return
+            except psycopg2.errors.LockNotAvailable:
+                if not left:
+                    raise
+                cursor.execute("ROLLBACK TO SAVEPOINT documents")
+                time.sleep(random.uniform(0.1, 0.5))
 
 
 def move_pointer(connection: Connection, pointer: Pointer, release: Release, reason: str, state_before: str) -> None:
@@ -119,8 +223,8 @@ def move_pointer(connection: Connection, pointer: Pointer, release: Release, rea
             )
         cursor.execute("UPDATE golive.releases SET state = 'live' WHERE release_id = %s", (release.release_id,))
         cursor.execute(
-            "UPDATE golive.pointer SET generation = generation + 1, release_id = %s, moved_at = now(), moved_by = %s,"
-            " reason = %s WHERE generation = %s",
+            "UPDATE golive.pointer SET generation = generation + 1, previous = release_id, release_id = %s,"
+            " moved_at = now(), moved_by = %s, reason = %s WHERE generation = %s",
             (release.release_id, who(), reason, pointer.generation),
         )
         if cursor.rowcount != 1:
@@ -175,7 +279,6 @@ def _conditions(
         same("sealed digest", digest, release.content_digest),
         same("config hash", release.locked_config.config_hash, recorded.get("config_hash")),
         same("config file", store.read_active(workspace).digest, release.locked_config.digest),
-        same("documents", corpus_digest(connection, release.locked_config.sources), release.corpus_digest),
         _attempt(
             "cases digest", lambda: same("cases digest", _cases_digest(workspace, evidence), recorded.get("cases_digest"))
         ),
@@ -188,6 +291,11 @@ def _conditions(
         backup_condition(workspace, connection, release, pointer.release),
         _attempt("checklist", lambda: _checklist(workspace, release)),
     ]
+
+
+def _documents(workspace: Workspace, connection: Connection, release: Release, *, may_be_pending: bool) -> Condition:
+    holds, found = catching_up.judge_documents(workspace, connection, release, may_be_pending=may_be_pending)
+    return Condition("documents", holds, found)
 
 
 def _attempt(name: str, look: Callable[[], Condition]) -> Condition:

@@ -16,7 +16,9 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import store
 from lib.config.locked_config import LockedConfig, shadow_table_name
-from lib.index.chunk_table import build_index, create_chunk_table
+from lib.index import changes
+from lib.index.bm25 import terms_of
+from lib.index.chunk_table import build_index, create_chunk_table, relations_of
 from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.index.seal import Content, content_of, seal
 from lib.platform import audit, postgres
@@ -26,6 +28,7 @@ from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import backup_files
 from lib.release.backup_files import Backup
+from lib.release.catching_up import COMMAND
 from lib.release.health import count_vector_indexes
 from lib.release.promotion import move_pointer
 from lib.release.table_copies import copy_in, documents_content
@@ -37,7 +40,8 @@ class RestorePlan:
     """What a restore will do.
 
     ``action`` is ``nothing``, ``move pointer`` or ``load table``; ``loads`` names what is read out of the backup's files:
-    ``release record``, ``documents``, ``table``.
+    ``release record``, ``documents``, ``table``. ``behind`` is how many documents the release does not answer from as they
+    stand; None where that shows only once it is restored.
     """
 
     backup_id: str
@@ -49,6 +53,7 @@ class RestorePlan:
     digest: str
     live_now: str | None
     documents: str
+    behind: int | None
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -60,7 +65,11 @@ class RestorePlan:
             "load table": f"load {self.rows} rows into the new table {self.table}, prove them, move the pointer",
         }[self.action]
         head = f"backup {self.backup_id} -> release {self.release_id}: {step}"
-        return f"{head}\n  live now: {self.live_now}\n  documents: {self.documents}"
+        lines = [head, f"  live now: {self.live_now}", f"  documents: {self.documents}"]
+        if self.behind != 0:
+            count = "an unknown number" if self.behind is None else str(self.behind)
+            lines.append(f"  changed since the release caught up: {count} of documents; {COMMAND} brings them in")
+        return "\n".join(lines)
 
 
 def plan_restore(connection: Connection, backup: Backup, release_id: str | None = None) -> RestorePlan:
@@ -93,6 +102,7 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
         digest=wanted["digest"],
         live_now=live.release_id if live else None,
         documents=_compare_documents(there, backup.manifest["documents"]),
+        behind=_behind(connection, standing, sound),
     )
 
 
@@ -120,6 +130,7 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
     with connection:
         _load(connection, backup, plan)
         release = _prove(connection, backup, plan)
+        changes.ensure_coverage(connection, release)
         moving = time.monotonic()
         pointer = read_pointer(connection, lock=True)
         if plan.action != "nothing":
@@ -142,6 +153,18 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
     }
 
 
+def _behind(connection: Connection, release: Release | None, sound: bool) -> int | None:
+    """How many documents the release has to catch up with; None where neither its record nor its table tells."""
+    if release is None:
+        return None
+    try:
+        if sound:
+            changes.ensure_coverage(connection, release)
+        return changes.lag_of(connection, release).pending if changes.coverage_of(connection, release) else None
+    finally:
+        connection.rollback()
+
+
 def _as_recorded(release: Release, wanted: dict[str, Any]) -> Release:
     """The release, where its config is the one that was locked and the backup holds the very rows that were sealed."""
     recorded = (release.locked_config.ingest_run_id, release.row_count, release.content_digest)
@@ -155,20 +178,23 @@ def _as_recorded(release: Release, wanted: dict[str, Any]) -> Release:
 
 
 def _is_sound(connection: Connection, release: Release) -> bool:
-    """Whether the release's table holds what was sealed, under a vector index."""
+    """Whether the release's table holds what was sealed, under a vector index and with its postings."""
     content = content_of(connection, release.table_schema, release.table_name)
     return (
-        content is not None and content.digest == release.content_digest and count_vector_indexes(connection, release) > 0
+        content is not None
+        and content.digest == release.content_digest
+        and count_vector_indexes(connection, release) > 0
+        and postgres.table_exists(connection, *terms_of(release.table).strings)
     )
 
 
 def _free_name(connection: Connection, release_id: str) -> str:
-    """The first table name of the release that is free, and whose index name is: its own, then with _r1, _r2, …"""
+    """The first table name of the release that is free with all that is built over it: its own, then with _r1, _r2, …"""
     base = shadow_table_name(release_id.rpartition("-")[0])
     schema = _schema(connection)
     name, number = base, 0
-    # a table that was renamed keeps its index, and with it the name that the new table's index would need
-    while any(postgres.table_exists(connection, schema, taken) for taken in (name, f"{name}_hnsw")):
+    # a table that was renamed keeps its indexes, and with them the names that the new table's indexes would need
+    while any(postgres.table_exists(connection, schema, taken) for taken in relations_of(name)):
         number += 1
         name = f"{base}_r{number}"
     return name

@@ -11,7 +11,17 @@ import sys
 
 from tests.benchmarks import harness
 
-NAMES = ("chunking", "near_duplicates", "load", "ingest_overlap", "retrieval_quality", "retrieval_latency")
+NAMES = (
+    "chunking",
+    "chunk_quality",
+    "near_duplicates",
+    "embedding",
+    "load",
+    "ingest_overlap",
+    "retrieval_quality",
+    "retrieval_latency",
+    "scaling",
+)
 
 
 def main() -> int:

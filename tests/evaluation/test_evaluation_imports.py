@@ -187,7 +187,11 @@ def test_beir_queries_without_a_known_relevant_document_are_counted(tmp_path):
     judgements = "q1 0 d1 1\nq2 0 gone 1\nq3 0 d1 0\nq9 0 d1 1\n"  # q9 has no text
     found = imports.read("beir", beir(tmp_path, {"d1": ("", "One."), "d2": ("", " ")}, judgements), split="test")
     assert [case["query_id"] for case in found.cases] == ["q1"]
-    assert found.left_out == {"empty documents": 1, "queries without a relevant document": 3}
+    assert found.left_out == {
+        "empty documents": 1,
+        "judgements of unknown or empty documents": 1,
+        "queries without a relevant document": 3,
+    }
     assert list(found.documents) == ["d1.txt"]
 
 
@@ -216,13 +220,59 @@ def test_a_line_of_a_beir_file_that_is_no_json_is_named_with_its_number(tmp_path
         imports.read("beir", source, split="test")
 
 
-@pytest.mark.parametrize("line", ["q2 0 d1 relevant", "q2\td1\t1.0", "q2 d1"])
+@pytest.mark.parametrize("line", ["q2 0 d1 relevant", "q2\td1\t1.5", "q2\td1\tnan", "q2 d1"])
 def test_a_judgement_that_cannot_be_read_is_named_or_counted(tmp_path, line):
     source = beir(tmp_path, {"d1": ("", "One.")}, f"q1 0 d1 1\n{line}\n")
     try:
         assert imports.read("beir", source, split="test").left_out
     except ConfigInvalid as error:
         assert "test.tsv" in error.message + error.detail
+
+
+def test_grades_may_be_written_as_fractions_and_negative_ones_are_irrelevant(tmp_path):
+    documents = {"d1": ("", "One."), "d2": ("", "Two."), "d3": ("", "Three.")}
+    source = beir(tmp_path, documents, "query-id\tcorpus-id\tscore\nq1\td1\t1.0\nq1\td2\t3.0\nq1\td3\t-1\n")
+    (case,) = imported("beir", source, tmp_path)
+    assert [gold.quote for gold in case.gold] == ["Two.", "One."]
+
+
+def test_a_collection_as_other_tools_write_it_is_read_by_its_own_ids(tmp_path):
+    documents = {"ünï/代码 1": ("Titel", "Straße."), "empty": ("", "  "), "<d&2>": ("", "Two.")}
+    judgements = "query-id\tcorpus-id\tscore\r\nq 1\tünï/代码 1\t2\r\nq 1\tempty\t1\r\nq 1\tgone\t1\r\nq2\t<d&2>\t0\r\n"
+    source = beir(tmp_path, documents, judgements, queries=["q 1", "q2"])
+    for path in (source / "corpus.jsonl", source / "qrels" / "test.tsv"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = imports.read_beir(source, "test")
+    assert found.documents == {"ünï/代码 1": "Titel\n\nStraße.", "<d&2>": "Two."}
+    assert found.qrels == {"q 1": {"ünï/代码 1": 2, "empty": 1, "gone": 1}, "q2": {"<d&2>": 0}}
+    (case,) = imported("beir", source, tmp_path)
+    assert (case.query_id, [gold.quote for gold in case.gold]) == ("q_1", ["Titel\n\nStraße."])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"text": "no id"}', "corpus.jsonl:2 has no _id"),
+        ('{"_id": null, "text": "x"}', "corpus.jsonl:2 has no _id"),
+        ('{"_id": "d2", "text": ["x"]}', "corpus.jsonl:2: text is not text"),
+        ('["d2", "x"]', "corpus.jsonl:2 is not a JSON object"),
+        ('{"_id": "d1", "text": "again"}', "corpus.jsonl:2 is a second document 'd1'"),
+    ],
+)
+def test_a_document_that_cannot_be_read_is_named_with_its_line(tmp_path, line, problem):
+    source = beir(tmp_path, {"d1": ("", "One.")}, "q1 0 d1 1\n")
+    with (source / "corpus.jsonl").open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(ConfigInvalid, match=re.escape(problem)):
+        imports.read("beir", source, split="test")
+
+
+def test_where_a_split_is_missing_those_that_are_there_are_named(tmp_path):
+    source = beir(tmp_path, {"d1": ("", "One.")}, "q1 0 d1 1\n")
+    (source / "qrels" / "test.tsv").rename(source / "qrels" / "dev.tsv")
+    with pytest.raises(NotFound) as caught:
+        imports.read("beir", source, split="test")
+    assert caught.value.hint.endswith(": dev")
 
 
 def test_beir_queries_whose_ids_are_alike_stay_apart(tmp_path):

@@ -216,8 +216,8 @@ def test_every_prompt_is_audited_where_that_is_asked_for(workspace, connection, 
 
 def test_the_inputs_name_everything_that_was_changed(workspace, release):
     asked = request(workspace, release)
-    before = run.inputs_of(asked, "documents")
-    assert run.inputs_of(request(workspace, release), "documents") == before
+    before = run.inputs_of(asked, "documents", "coverage")
+    assert run.inputs_of(request(workspace, release), "documents", "coverage") == before
     other = dataclasses.replace(release, content_digest="0" * 64)
     changes: list[tuple[str, run.Request, str]] = [
         ("cases_digest", request(workspace, release, cases=CASES[:2]), "documents"),
@@ -226,17 +226,17 @@ def test_the_inputs_name_everything_that_was_changed(workspace, release):
         ("gold_corpus_digest", asked, "other documents"),
     ]
     for name, changed, documents in changes:
-        after = run.inputs_of(changed, documents)
+        after = run.inputs_of(changed, documents, "coverage")
         assert {key for key in before if before[key] != after[key]} == {name}
 
 
 def test_the_inputs_cover_how_the_readers_embedder_is_used(workspace, release):
-    before = run.inputs_of(request(workspace, release), "documents")
+    before = run.inputs_of(request(workspace, release), "documents", "coverage")
     path = workspace.configs / "embedders.yaml"
     known = yaml.safe_load(path.read_text(encoding="utf-8"))
     known["all-MiniLM-L6-v2"]["query_prompt"] = "Something about bread: "
     path.write_text(yaml.safe_dump(known), encoding="utf-8")
-    assert run.inputs_of(request(workspace, release), "documents") != before
+    assert run.inputs_of(request(workspace, release), "documents", "coverage") != before
 
 
 def test_a_prefix_is_never_an_answer(workspace, connection, make_config, tmp_path):

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from safetensors.numpy import load_file, save_file
 
 from lib.config import embedder_files
 from lib.config.locked_config import LockedConfig
-from lib.index import documents, shadow
+from lib.index import documents, settings, shadow
 from lib.index.embedder import Embedder
-from lib.index.ingest import IngestPlan, plan_ingest
+from lib.index.executors import open_workers
+from lib.index.pipeline import Chunker
 from lib.index.releases import Release, get_release
 from lib.index.tokens import TokenCounter
 from lib.platform import postgres
@@ -149,26 +151,25 @@ def lock_release() -> Callable[[Connection, LockedConfig], Release]:
 
 
 @pytest.fixture(scope="session")
-def start_build(counter: TokenCounter) -> Callable[[Connection, Release], tuple[Release, IngestPlan]]:
-    """Reads the documents, plans, and creates the table: all that comes before the first vector."""
-
-    def start(connection: Connection, release: Release) -> tuple[Release, IngestPlan]:
-        found, digest = shadow.read_corpus(connection, release.locked_config)
-        plan = plan_ingest(found, release.locked_config, counter)
-        shadow.begin(connection, release, digest)
-        return release_of(connection, release.locked_config), plan
-
-    return start
+def index_settings() -> settings.IndexSettings:
+    """``configs/index.yaml`` as shipped, with little memory for the index: many builds are small."""
+    shipped = settings.load(Workspace(PROJECT))
+    return replace(shipped, build=replace(shipped.build, maintenance_work_mem_mb=64, parallel_workers=0))
 
 
 @pytest.fixture(scope="session")
-def build(start_build: Callable[..., tuple[Release, IngestPlan]]) -> Callable[[Connection, Release, Embedder], Release]:
+def chunker(model_folder: Path) -> Iterator[Chunker]:
+    """The real tokenizer, in one thread, two documents a unit."""
+    with open_workers(settings.BuildSettings("local", 1, 2, 64, 0), characters=0) as workers:
+        yield Chunker(model_folder, workers, 2)
+
+
+@pytest.fixture(scope="session")
+def build(chunker: Chunker, index_settings: settings.IndexSettings) -> Callable[[Connection, Release, Embedder], Release]:
     """The whole build of a release, from the documents in the database to the seal."""
 
     def run(connection: Connection, release: Release, embedder: Embedder) -> Release:
-        release, plan = start_build(connection, release)
-        shadow.load(connection, release, plan, embedder)
-        return shadow.finish(connection, release, {})
+        return shadow.build(connection, release, embedder, chunker, index_settings)
 
     return run
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.config.locked_config import RetrievalSettings
 from lib.index.fusion import Candidate, Place, combine_scores, filter_to_budget, fuse, rank_by
 from lib.platform.errors import IntegrityMismatch
 
@@ -32,8 +33,12 @@ def candidate(chunk_id: str, vector_rank: int | None = None, bm25_rank: int | No
     return Candidate(**{**values, **changes})
 
 
+def by_ranks(pool, rrf_k: int, size: int) -> list[Candidate]:
+    return fuse(pool, RetrievalSettings(40, 40, rrf_k, size, "english", 1.2, 0.75, 16, 64, 100, "off", "rrf", 0.5))
+
+
 def test_fusion_adds_the_reciprocal_ranks_of_both_lists():
-    found = fuse([candidate("a", 1, 3), candidate("b", 2, None), candidate("c", None, 1)], rrf_k=60, size=10)
+    found = by_ranks([candidate("a", 1, 3), candidate("b", 2, None), candidate("c", None, 1)], 60, 10)
     assert [c.chunk_id for c in found] == ["a", "c", "b"]
     # 1/61 + 1/63 = 124/3843; 1/61; 1/62
     assert [c.fused_score for c in found] == pytest.approx([124 / 3843, 1 / 61, 1 / 62], rel=1e-12)
@@ -42,19 +47,19 @@ def test_fusion_adds_the_reciprocal_ranks_of_both_lists():
 def test_being_in_both_lists_low_beats_being_first_in_one():
     # 2/(60 + 40) = 0.02 > 1/61 = 0.0164; with k = 1: 2/41 = 0.049 < 1/2
     pool = [candidate("first", 1, None), candidate("both", 40, 40)]
-    assert [c.chunk_id for c in fuse(pool, 60, 10)] == ["both", "first"]
-    assert [c.chunk_id for c in fuse(pool, 1, 10)] == ["first", "both"]
+    assert [c.chunk_id for c in by_ranks(pool, 60, 10)] == ["both", "first"]
+    assert [c.chunk_id for c in by_ranks(pool, 1, 10)] == ["first", "both"]
 
 
 def test_ties_go_to_the_smaller_chunk_id():
     pool = [candidate("c", 2, 1), candidate("b", 1, 2), candidate("d", 3, None), candidate("a", None, 3)]
-    assert [c.chunk_id for c in fuse(pool, 60, 10)] == ["b", "c", "a", "d"]
+    assert [c.chunk_id for c in by_ranks(pool, 60, 10)] == ["b", "c", "a", "d"]
 
 
 def test_fusion_keeps_the_best_so_many():
     pool = [candidate(str(rank), rank) for rank in range(9, 0, -1)]
-    assert [c.chunk_id for c in fuse(pool, 60, 3)] == ["1", "2", "3"]
-    assert fuse([], 60, 3) == []
+    assert [c.chunk_id for c in by_ranks(pool, 60, 3)] == ["1", "2", "3"]
+    assert by_ranks([], 60, 3) == []
 
 
 @settings(deadline=None, derandomize=True)
@@ -62,7 +67,7 @@ def test_fusion_keeps_the_best_so_many():
 def test_the_order_in_which_the_database_returns_rows_does_not_matter(vector, words, seed, size):
     pool = [candidate(f"{n:02}", vector[n] + 1 if n % 4 else None, words[n] + 1 if n % 3 else None) for n in range(12)]
     shuffled = random.Random(seed).sample(pool, len(pool))
-    assert fuse(pool, 60, size) == fuse(shuffled, 60, size)
+    assert by_ranks(pool, 60, size) == by_ranks(shuffled, 60, size)
 
 
 def test_combined_scores_are_the_mean_of_both_scores_scaled_over_the_snapshot():
@@ -72,6 +77,34 @@ def test_combined_scores_are_the_mean_of_both_scores_scaled_over_the_snapshot():
         candidate("c", similarity=0.7, bm25_score=0.0),  # (0.5 + 0) / 2
     ]
     assert combine_scores(pool) == pytest.approx([0.6, 0.5, 0.25])
+
+
+def test_the_vectors_share_of_the_combined_score_is_as_locked():
+    pool = [candidate("a", similarity=0.9, bm25_score=2.0), candidate("b", similarity=0.5, bm25_score=10.0)]
+    assert combine_scores(pool, 0.25) == pytest.approx([0.25, 0.75])
+    assert combine_scores(pool, 1.0) == [1.0, 0.0]
+    assert combine_scores(pool, 0.0) == [0.0, 1.0]
+
+
+def test_convex_fusion_takes_the_true_scores_of_a_candidate_that_one_list_lacks():
+    pool = [
+        candidate("a", 1, None, similarity=0.8, bm25_score=4.0),  # 0.25 * 1 + 0.75 * 0.5
+        candidate("b", None, 1, similarity=0.6, bm25_score=8.0),  # 0.25 * 0.5 + 0.75 * 1
+        candidate("c", 2, 2, similarity=0.4, bm25_score=0.0),
+    ]
+    found = fuse(pool, RetrievalSettings(40, 40, 60, 2, "english", 1.2, 0.75, 16, 64, 100, "off", "convex", 0.25))
+    assert [c.chunk_id for c in found] == ["b", "a"]
+    assert [c.fused_score for c in found] == pytest.approx([0.875, 0.625])
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 50)), min_size=1, max_size=20), st.floats(0, 1))
+def test_convex_scores_lie_between_nothing_and_one_and_better_in_both_is_never_worse(scores, weight):
+    found = combine_scores([candidate(str(n), similarity=s, bm25_score=b) for n, (s, b) in enumerate(scores)], weight)
+    assert all(-1e-9 <= score <= 1 + 1e-9 for score in found)
+    for left, (s, b) in zip(found, scores, strict=True):
+        for right, (other_s, other_b) in zip(found, scores, strict=True):
+            assert left >= right - 1e-9 or not (s >= other_s and b >= other_b)
 
 
 def test_a_score_that_is_the_same_for_all_says_nothing():
@@ -87,7 +120,7 @@ def test_a_negative_similarity_is_scaled_like_any_other():
 
 
 def test_reranking_sorts_by_the_new_score_and_ties_keep_the_fused_order():
-    snapshot = fuse([candidate("d", 1), candidate("c", 2), candidate("b", 3), candidate("a", 4)], 60, 10)
+    snapshot = by_ranks([candidate("d", 1), candidate("c", 2), candidate("b", 3), candidate("a", 4)], 60, 10)
     ranked = rank_by(snapshot, [0.1, 0.5, 0.9, 0.5])
     assert [(c.chunk_id, c.rerank_score) for c in ranked] == [("b", 0.9), ("c", 0.5), ("a", 0.5), ("d", 0.1)]
     assert [c.fused_score for c in ranked] == [1 / 63, 1 / 62, 1 / 64, 1 / 61]

@@ -12,6 +12,8 @@ import pytest
 from psycopg2 import sql
 
 from lib.config.locked_config import FilterSettings, RerankSettings, RetrievalSettings
+from lib.index import bm25
+from lib.index.chunk_table import build_index
 from lib.index.fusion import Place
 from lib.index.releases import Release
 from lib.index.rerank import load_reranker
@@ -170,6 +172,129 @@ def test_without_a_reranker_the_fused_order_stands(built, embedder):
 
 
 @pytest.fixture
+def changed(built, embedder):
+    """The sealed table, with documents 0 and 3 hidden and two chunks of document 3 as it is now; undone at the end."""
+    connection, release = built
+    now = {"3#0": "Zebras graze beside the snapshot.", "3#1": "Nothing that was asked stands here."}
+    vectors = embedder.embed_documents(list(now.values()))
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO golive.superseded SELECT %s, unnest(%s)", (release.release_id, ["corpus/0.md", "corpus/3.md"])
+        )
+        for (chunk, text), vector in zip(now.items(), vectors, strict=True):
+            row = {"release_id": release.release_id, "id": f"corpus/{chunk}", "doc_id": "corpus/3.md", "chunk_index": 0,
+                   "embedding_text": text, "bm25_text": text, "embedding": str(vector.tolist()), "bm25_weights": None,
+                   "doc_sha256": "new"}  # fmt: skip
+            cursor.execute(
+                sql.SQL(
+                    "INSERT INTO golive.changed_chunks SELECT (jsonb_populate_record(NULL::golive.changed_chunks,"
+                    " to_jsonb(c) - 'embedding' - 'duplicates' || '{{\"duplicates\": []}}' || %s)).* FROM"
+                    " (SELECT * FROM {} LIMIT 1) AS c"
+                ).format(release.table),
+                (json.dumps(row),),
+            )
+        bm25.weigh_changes(connection, release)
+    yield set(now)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM golive.superseded; DELETE FROM golive.changed_chunks")
+
+
+@pytest.mark.parametrize("question", [*QUESTIONS[:4], "zebras"])
+def test_a_search_sees_documents_as_they_are_now_and_not_as_they_were_sealed(built, changed, embedder, question):
+    connection, release = built
+    found = retriever_of(connection, release, embedder).candidates(question)
+    with connection:
+        live = postgres.every(
+            connection,
+            sql.SQL(
+                "SELECT id, doc_sha256, embedding::text, bm25_weights::text AS weights FROM {}"
+                " WHERE doc_id NOT IN ('corpus/0.md', 'corpus/3.md') UNION ALL"
+                " SELECT id, doc_sha256, embedding::text, bm25_weights::text FROM golive.changed_chunks"
+            ).format(release.table),
+        )
+    vector = embedder.embed_query(question).astype(np.float64)
+    similarity = {row["id"]: float(np.array(json.loads(row["embedding"])) @ vector) for row in live}
+    nearest = sorted(similarity, key=lambda chunk: (-similarity[chunk], chunk))[:8]
+    assert [c.chunk_id for c in sorted((c for c in found if c.vector_rank), key=lambda c: c.vector_rank)] == nearest
+    assert {(c.chunk_id, c.doc_sha256) for c in found} <= {(row["id"], row["doc_sha256"]) for row in live}
+    words = sorted((c for c in found if c.bm25_rank), key=lambda c: c.bm25_rank)
+    assert [c.bm25_score for c in words] == sorted((c.bm25_score for c in words), reverse=True)
+    assert all(c.similarity == pytest.approx(similarity[c.chunk_id], abs=1e-6) for c in found)
+
+
+def test_a_word_that_only_a_changed_document_has_finds_it_first(built, changed, embedder):
+    connection, release = built
+    (hit,) = [c for c in retriever_of(connection, release, embedder).candidates("grazing zebras") if c.bm25_rank]
+    assert (hit.chunk_id, hit.bm25_rank, hit.doc_sha256) == ("corpus/3#0", 1, "new")
+
+
+def test_changes_of_one_release_are_not_seen_by_another(built, changed, embedder):
+    connection, release = built
+    other = replace(retriever_of(connection, release, embedder), release_id="another")
+    found = {c.chunk_id for c in other.candidates(QUESTIONS[0]) + other.candidates("grazing zebras")}
+    assert not found & {f"corpus/{chunk}" for chunk in changed}
+
+
+def test_what_was_dropped_for_a_chunk_is_left_out_where_its_document_has_changed(built, embedder):
+    connection, release = built
+    with connection:
+        query = sql.SQL("SELECT id, bm25_text, duplicates FROM {} WHERE duplicates <> '[]' ORDER BY id LIMIT 1")
+        repeated = postgres.one(connection, query.format(release.table))
+    text, dropped = repeated["bm25_text"], repeated["duplicates"][0]["doc_id"]
+    before = {c.chunk_id: c for c in retriever_of(connection, release, embedder).candidates(text)}[repeated["id"]]
+    with connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO golive.superseded VALUES (%s, %s)", (release.release_id, dropped))
+    try:
+        after = {c.chunk_id: c for c in retriever_of(connection, release, embedder).candidates(text)}[repeated["id"]]
+    finally:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("DELETE FROM golive.superseded")
+    assert dropped in {place.doc_id for place in before.places}
+    assert after.places == [place for place in before.places if place.doc_id != dropped]
+
+
+def test_the_vector_list_is_full_where_most_documents_have_changed(built, embedder):
+    connection, release = built
+    settings = {"hnsw_ef_search": 10, "vector_top_k": 8}
+    with connection, connection.cursor() as cursor:
+        cursor.execute(sql.SQL("SELECT array_agg(DISTINCT doc_id ORDER BY doc_id) FROM {}").format(release.table))
+        doc_ids = cursor.fetchone()[0]
+        gone = doc_ids[: len(doc_ids) - 3]
+        cursor.execute("INSERT INTO golive.superseded SELECT %s, unnest(%s)", (release.release_id, gone))
+        cursor.execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off")
+    try:
+        found = retriever_of(connection, release, embedder, **settings).candidates(QUESTIONS[0])
+        assert sorted(c.vector_rank for c in found if c.vector_rank) == list(range(1, 9))
+        assert not {c.doc_id for c in found} & set(gone)
+        with connection:
+            assert postgres.one(connection, "SHOW hnsw.iterative_scan") == {"hnsw.iterative_scan": "off"}
+    finally:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "RESET enable_seqscan; RESET enable_sort; RESET enable_bitmapscan; DELETE FROM golive.superseded"
+            )
+
+
+def test_a_query_is_one_message_to_the_database(retriever, monkeypatch):
+    sent = []
+    every = postgres.every
+    monkeypatch.setattr(
+        postgres, "every", lambda *arguments: sent.append(retriever.connection.autocommit) or every(*arguments)
+    )
+    retriever.retrieve(QUESTIONS[0])
+    assert sent == [True]  # no BEGIN before it and no COMMIT after it
+    assert retriever.connection.autocommit is False
+
+
+def test_inside_a_transaction_of_the_callers_a_query_does_not_end_it(built, retriever):
+    connection, _ = built
+    with connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE standing () ON COMMIT DROP")
+        retriever.retrieve(QUESTIONS[0])
+        cursor.execute("SELECT FROM standing")
+
+
+@pytest.fixture
 def release_more(connection, make_config, lock_release, build, fixed_embedder):
     """Builds a release of the documents in the database and makes it live."""
 
@@ -218,6 +343,7 @@ def test_a_release_whose_table_was_restored_under_another_name_is_found_there(li
     restored = sql.Identifier("public", "document_chunks_restored")
     with connection, connection.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE TABLE {} AS SELECT * FROM {}").format(restored, first.table))
+        build_index(connection, restored, "document_chunks_restored", first.locked_config)
         cursor.execute(
             "UPDATE golive.releases SET table_name = 'document_chunks_restored' WHERE release_id = %s", (first.release_id,)
         )

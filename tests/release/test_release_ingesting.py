@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from lib.index import executors, recall
 from lib.index.seal import content_of
 from lib.platform import postgres
-from lib.platform.errors import IntegrityMismatch, NotFound, Refused
+from lib.platform.errors import IntegrityMismatch, NotFound, Refused, Unavailable
+from lib.platform.files import write_json
 from lib.release import ingesting, receipts
 from tests.conftest import HANDBOOK
-from tests.release.staged import Project, lock, sync
+from tests.release.staged import CASES, Project, lock, sync
 
 
 @pytest.fixture
@@ -39,6 +43,43 @@ def test_an_ingest_ends_in_a_sealed_table_and_a_receipt_of_what_it_was_made_from
     assert receipt.outcome == "DONE"
     assert receipt.inputs == {"config_hash": release.config_hash, "corpus_digest": release.corpus_digest}
     assert (outcome["documents"], outcome["chunks"], outcome["duplicates"]) == (3, 3, 0)
+
+
+def test_the_recall_of_the_vector_index_over_the_cases_is_in_the_receipt_and_the_report(locked):
+    write_json(locked.workspace.default_cases, CASES)
+    outcome = ingesting.ingest(locked.workspace, locked.connection)
+    summary = receipts.read(locked.workspace, outcome["release_id"], "ingest").summary
+    assert (summary["recall_asked"], summary["recall_questions"], summary["recall_mean"]) == ("cases", 2, 1.0)
+    assert summary["recall_plan"] == "sequential: exact"  # of three rows
+    assert "vector search finds 100.0% of the 3 nearest rows" in ingesting.to_text(outcome)
+
+
+def test_cases_that_were_named_and_are_not_there_stop_the_ingest_before_it_writes(locked, tmp_path):
+    with pytest.raises(NotFound, match=r"none\.json"):
+        ingesting.ingest(locked.workspace, locked.connection, tmp_path / "none.json")
+    assert locked.release().state == "locked"
+
+
+def test_an_executor_that_does_not_answer_stops_the_ingest_before_it_writes(locked, monkeypatch):
+    monkeypatch.setenv("EXECUTOR", "dask://127.0.0.1:1")
+    monkeypatch.setattr(executors, "_CONNECT_TIMEOUT_S", 1)
+    with pytest.raises(Unavailable, match="no Dask scheduler answers"):
+        ingesting.ingest(locked.workspace, locked.connection)
+    assert locked.release().state == "locked"
+
+
+def test_a_floor_of_recall_that_is_missed_seals_nothing_and_is_met_once_it_is_lowered(locked):
+    settings = locked.workspace.configs / "index.yaml"
+    shipped = settings.read_text(encoding="utf-8")
+    real = recall.measure
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Refused, match="misses too much"):
+        patched.setattr(recall, "measure", lambda *arguments: replace(real(*arguments), minimum=0.4))
+        ingesting.ingest(locked.workspace, locked.connection)
+    assert locked.release().state == "building"
+    settings.write_text(shipped.replace("minimum_floor: 0.50", "minimum_floor: 0.40"), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(recall, "measure", lambda *arguments: replace(real(*arguments), minimum=0.4))
+        assert ingesting.ingest(locked.workspace, locked.connection)["recall_minimum"] == 0.4
 
 
 def test_what_is_sealed_is_found_and_not_built_again(sealed):

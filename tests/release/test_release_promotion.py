@@ -25,7 +25,6 @@ CONDITIONS = [
     "sealed digest",
     "config hash",
     "config file",
-    "documents",
     "cases digest",
     "gates",
     "verdict file",
@@ -33,6 +32,7 @@ CONDITIONS = [
     "baseline",
     "backup",
     "checklist",
+    "documents",
 ]
 
 

@@ -148,7 +148,7 @@ def without_receipts(project: Project) -> None:
             (
                 "the documents changed",
                 lambda p: sync(p, {**HANDBOOK, "pointer.md": "# The pointer\n\nTwo rows.\n"}),
-                {"ingest", "manifest", "evaluate"},
+                {"manifest", "evaluate"},
             ),
             (
                 "the cases changed",

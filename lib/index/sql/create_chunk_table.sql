@@ -1,7 +1,7 @@
--- The table of one release. Locks: none on other tables.
+-- The table of one release. Locks: none on other tables; ACCESS EXCLUSIVE on this one, which no query reads yet.
 -- duplicates: what near-duplicate removal dropped in favour of this chunk, as a list of doc_id, start, end, doc_sha256.
 -- bm25_weights: BM25 term weights, one dimension a lexeme; filled in when all rows are there.
-CREATE TABLE IF NOT EXISTS {table} (
+CREATE TABLE {table} (
     id                     text PRIMARY KEY,
     doc_id                 text NOT NULL,
     chunk_index            integer NOT NULL,
@@ -18,4 +18,6 @@ CREATE TABLE IF NOT EXISTS {table} (
     duplicates             jsonb NOT NULL DEFAULT '[]',
     embedding              vector({dimension}) NOT NULL,
     bm25_weights           sparsevec(1000000000)
-)
+);
+-- the weights stay in the row, out of which the search scores chunks one by one; texts and vectors make room for them
+ALTER TABLE {table} ALTER bm25_weights SET STORAGE MAIN

@@ -177,5 +177,122 @@ BEGIN
     END IF;
 END $$;
 
+-- Every write to documents, by whomever. xid tells which entries a snapshot has not seen, however late they were committed.
+-- doc_id is NULL for a TRUNCATE: all of them.
+CREATE TABLE IF NOT EXISTS golive.document_changes (
+    seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    doc_id      text,
+    operation   text NOT NULL,
+    xid         xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Which version of which document a release answers from. sealed_digest is the version in its sealed table (NULL: not there),
+-- doc_digest the one it answers from now (NULL: the document is gone); chunks counts the rows in changed_chunks where the
+-- two differ.
+CREATE TABLE IF NOT EXISTS golive.release_documents (
+    release_id     text NOT NULL,
+    doc_id         text NOT NULL,
+    sealed_digest  bytea,
+    doc_digest     bytea,
+    chunks         integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (release_id, doc_id)
+);
+
+-- How a release's rows in release_documents came about (seal, rebuilt, derived), and the snapshot up to which it has caught up.
+CREATE TABLE IF NOT EXISTS golive.coverage (
+    release_id  text PRIMARY KEY,
+    origin      text NOT NULL CHECK (origin IN ('seal', 'rebuilt', 'derived')),
+    seen        pg_snapshot,
+    seen_at     timestamptz
+);
+
+-- A sealed table never changes: documents changed since are hidden in it by superseded, and stand in changed_chunks.
+-- A search of a release reads (sealed table without superseded) UNION ALL changed_chunks.
+CREATE TABLE IF NOT EXISTS golive.superseded (
+    release_id  text NOT NULL,
+    doc_id      text NOT NULL,
+    PRIMARY KEY (release_id, doc_id)
+);
+
+-- The columns of a chunk table, and instead_of: the sealed chunk, now superseded, that stood for this text as a near-duplicate.
+CREATE TABLE IF NOT EXISTS golive.changed_chunks (
+    release_id             text NOT NULL,
+    id                     text NOT NULL,
+    doc_id                 text NOT NULL,
+    chunk_index            integer NOT NULL,
+    embedding_text         text NOT NULL,
+    bm25_text              text NOT NULL,
+    embedding_token_count  integer NOT NULL,
+    bm25_token_count       integer NOT NULL,
+    chunk_version          text NOT NULL,
+    ingest_run_id          text NOT NULL,
+    created_at             timestamptz NOT NULL DEFAULT now(),
+    span_start             integer NOT NULL,
+    span_end               integer NOT NULL,
+    doc_sha256             text NOT NULL,
+    duplicates             jsonb NOT NULL DEFAULT '[]',
+    embedding              vector NOT NULL,
+    bm25_weights           sparsevec(1000000000),
+    instead_of             text,
+    PRIMARY KEY (release_id, id)
+);
+CREATE INDEX IF NOT EXISTS changed_chunks_doc_id ON golive.changed_chunks (release_id, doc_id);
+
+-- A version of a document: everything that decides its chunks' texts, taken from the content itself.
+CREATE OR REPLACE FUNCTION golive.document_digest(id text, title text, metadata jsonb, content text) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT sha256(convert_to(jsonb_build_array(id, title, metadata)::text || E'\n' || content, 'UTF8'))
+$$;
+
+-- Owner's rights, so that a role that may write documents needs none here.
+CREATE OR REPLACE FUNCTION golive.capture_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO golive.document_changes (doc_id, operation) VALUES (OLD.id, lower(TG_OP));
+    END IF;
+    IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.id <> OLD.id) THEN
+        INSERT INTO golive.document_changes (doc_id, operation) VALUES (NEW.id, lower(TG_OP));
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION golive.announce_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        INSERT INTO golive.document_changes (doc_id, operation) VALUES (NULL, 'truncate');
+    END IF;
+    PERFORM pg_notify('golive_documents', '');
+    RETURN NULL;
+END $$;
+
+-- Made once: CREATE OR REPLACE would wait for every writer each time. ALWAYS: replicated writes count too.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'documents'::regclass AND tgname = 'golive_announce') THEN
+        CREATE TRIGGER golive_capture AFTER INSERT OR UPDATE OR DELETE ON documents
+            FOR EACH ROW EXECUTE FUNCTION golive.capture_change();
+        CREATE TRIGGER golive_announce AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON documents
+            FOR EACH STATEMENT EXECUTE FUNCTION golive.announce_change();
+        ALTER TABLE documents ENABLE ALWAYS TRIGGER golive_capture, ENABLE ALWAYS TRIGGER golive_announce;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'golive.pointer'::regclass AND attname = 'previous') THEN
+        ALTER TABLE golive.pointer ADD COLUMN previous text REFERENCES golive.releases;
+    END IF;
+END $$;
+
+-- Vectors by content (lib/index/embedding_cache.py). What an embedder gave for a text, as little-endian float32, with a check.
+CREATE TABLE IF NOT EXISTS golive.embedding_cache (
+    identity     bytea NOT NULL,
+    text_sha256  bytea NOT NULL,
+    vector       bytea NOT NULL,
+    check_bytes  bytea NOT NULL,
+    last_used    date NOT NULL DEFAULT current_date,
+    PRIMARY KEY (identity, text_sha256)
+);
+
 CREATE TABLE IF NOT EXISTS golive.schema_version (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), version integer NOT NULL);
-INSERT INTO golive.schema_version (version) VALUES (1) ON CONFLICT DO NOTHING;
+INSERT INTO golive.schema_version (version) VALUES (2) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
+    WHERE schema_version.version < excluded.version;
