@@ -1,8 +1,9 @@
 """Chunking: a document into exact spans of at most so many tokens, broken where its structure breaks. Pure.
 
 A chunk's text is ``content[start:end]``, no byte changed. Together the spans cover every non-blank character. A chunk is
-broken at the best place that fills it far enough: before a heading, else fenced code, a list, a paragraph, an item of a
-list, a line, a sentence, a word. The time taken is in proportion to the text, whatever it holds.
+broken at the best kind of place that fills it far enough: before a heading, else fenced code, a list, a paragraph, an item
+of a list, a line, a sentence, a word; of several such places, where what stands before has least to do with what follows.
+The time taken is in proportion to the text, whatever it holds.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from lib.index.chunking_breaks import Break, breaks_of
+from lib.index.chunking_cohesion import ties_over
 from lib.index.structure import Section, enter, sections_of, trim
 from lib.index.token_places import TokenPlaces
 
@@ -32,6 +35,7 @@ _LEAST_FILL = {
     Break.SENTENCE: 0.3,
     Break.WORD: 0.0,
 }
+_CHOICE = 0.4  # from this fill on, the places of a kind are compared; before it, the last one is taken
 _OWN_CHUNK = 0.2  # from this fill on, the rest of a line that was cut is not mixed with what follows
 _TOKEN_CHARACTERS = 100  # a chunk has at most so many times its size: what a tokenizer drops or does not know is long too
 _NONBLANK = re.compile(r"\S")
@@ -98,6 +102,8 @@ class _Layout:
         self.words, self.in_headings = breaks.words, breaks.in_headings
         self.breaks = {kind: breaks.offsets[breaks.kinds >= kind] for kind in sorted(Break, reverse=True)}
         self.blocks = self.kept_whole(breaks.fences)
+        ties = self.ties_at(breaks.offsets)
+        self.ties = {kind: ties[breaks.kinds >= kind] for kind in self.breaks if kind > Break.WORD}
 
     def kept_whole(self, fences: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """The fenced code that fits into a chunk, each with the heading right above it."""
@@ -108,6 +114,18 @@ class _Layout:
             if self.tokens(first, end) <= self.size:
                 blocks.append((first, end))
         return blocks
+
+    def ties_at(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``int64[n_offsets]``: the ties over each place; more than over any other within what is kept whole."""
+        import numpy as np
+
+        ties = ties_over(self.text)[self.words.searchsorted(offsets, "right") - 1]
+        if self.blocks:
+            starts, ends = zip(*self.blocks, strict=True)
+            block = np.searchsorted(starts, offsets) - 1  # the last that starts before the place
+            within = (block >= 0) & (offsets < np.array(ends)[block])
+            ties[within] = ties.max() + 1
+        return ties
 
     def tokens(self, start: int, end: int) -> int:
         """The tokens that begin in a piece of the text, as the whole text has them."""
@@ -139,7 +157,7 @@ class _Layout:
         for kind, offsets in self.breaks.items():
             place = _last(offsets, limit)
             if place > fresh and self.tokens(fresh, place) >= room * _LEAST_FILL[kind]:
-                return place
+                return self.loosest(kind, fresh, place, room) if kind in self.ties else place
         if start == fresh or self.is_oversized(fresh):
             within = _last(self.in_headings, limit)
             if within > fresh:
@@ -147,6 +165,16 @@ class _Layout:
             if limit > fresh:
                 return limit
         return self.cut(start) if start == fresh else fresh
+
+    def loosest(self, kind: Break, fresh: int, last: int, room: int) -> int:
+        """Of the places of a kind up to ``last``, the one with the fewest ties over it, if it fills ``room`` far enough."""
+        offsets, ties = self.breaks[kind], self.ties[kind]
+        enough = int(self.before[self.places.searchsorted(fresh)]) + ceil(room * _CHOICE)
+        first = int(self.before.searchsorted(enough))
+        if first >= len(self.places) or self.places[first] >= last:
+            return last
+        begin, end = offsets.searchsorted((self.places[first], last + 1)).tolist()
+        return int(offsets[end - 1 - int(ties[begin:end][::-1].argmin())])
 
     def end_of_line(self, offset: int) -> int:
         """Where the line ends in which ``offset`` stands after its start; ``offset`` where it stands at one's start."""

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ITEM = re.compile(r"\n[ \t]*([-*+•]|\d{1,9}[.)])[ \t]+(?=[^ \t\r\n])")
-_SENTENCE = re.compile(r"[.!?…。！？][\"'”’)\]]*\s+|[。！？][\"'”’」』）)\]]*")
-_ABBREVIATED = re.compile(r"\b(?:[a-z]|al|cf|dr|eq|figs?|mrs?|ms|no|prof|st|vs)\.$", re.IGNORECASE)
+# By its length, as what stands behind a place is looked for. The first of a pattern is one set of characters, which the
+# engine finds fast.
+_ABBREVIATED = r"(?i:(?<!\b[a-z][.])(?<!\b(?:al|cf|dr|eq|mr|ms|no|st|vs)[.])(?<!\b(?:fig|mrs)[.])(?<!\b(?:figs|prof)[.]))"
+_SENTENCE = re.compile(rf"[.!?…。！？]{_ABBREVIATED}(?:[\"'”’)\]]*\s+|(?<=[。！？])[\"'”’」』）)\]]*)")
 _LAST_BLANK = 0x3000  # the highest code point that is white space
 BLANKS = frozenset(character for character in map(chr, range(_LAST_BLANK + 1)) if character.isspace())
 
@@ -178,11 +180,7 @@ def _sentences(text: str, not_at: set[int]) -> NDArray[np.int64]:
     """Where a sentence starts after another; not after an abbreviation, nor between the mark of an item and its text."""
     import numpy as np
 
-    ends = [
-        match.end()
-        for match in _SENTENCE.finditer(text)
-        if match.end() not in not_at and not _ABBREVIATED.search(text, max(match.start() - 6, 0), match.start() + 1)
-    ]
+    ends = [end for match in _SENTENCE.finditer(text) if (end := match.end()) not in not_at]
     return np.array([end for end in ends if end < len(text)], np.int64)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import string
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from lib.index.chunking_breaks import BLANKS, code_points, word_starts
@@ -26,6 +28,7 @@ _WORD_BY_WORD: dict[str, set[str | None]] = {
     "normalizer": {None, "BertNormalizer", "Lowercase"},
 }
 _MOST_WORDS = 100_000  # remembered; some 15 MB
+_BLOCK = 512  # words encoded as one text
 _LONG_WORD = 100  # characters; longer ones are not remembered but counted in pieces
 _WINDOW, _LARGEST_WINDOW = 4096, 1 << 20  # characters of a long word that the tokenizer sees at once
 _MARGIN = 256  # characters at a window's end in which an added token may be cut
@@ -58,6 +61,9 @@ class WordCounts:
         self._dropped = sorted(BLANKS - separators)
         self._word = re.compile(f"[^{re.escape(''.join(sorted(separators)))}]+")
         self._counts: dict[str, int] = {}
+        words = _sample(tokenizer, random.Random(1))
+        self._mark = _mark_of(tokenizer, words)
+        self._loose = _loose_marks(tokenizer, words)
 
     def count(self, text: str) -> int:
         """The tokens of a text."""
@@ -72,7 +78,8 @@ class WordCounts:
 
         words = self._words(text)
         offsets = word_starts(code_points(text), self._separators)
-        long = np.flatnonzero(np.fromiter(map(len, words), np.int64, len(words)) > _LONG_WORD).tolist()
+        room = np.diff(offsets, append=len(text))
+        long = [index for index in np.flatnonzero(room > _LONG_WORD).tolist() if len(words[index]) > _LONG_WORD]
         pieces = {index: self._pieces(words[index]) for index in long}
         for index in long:
             words[index] = ""
@@ -104,10 +111,20 @@ class WordCounts:
             if len(self._counts) + len(new) > _MOST_WORDS:
                 self._counts.clear()
                 new = list(dict.fromkeys(block))
-            found = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
-            self._counts.update(zip(new, (len(tokens.ids) for tokens in found), strict=True))
-            counts[start : start + len(block)] = list(map(self._counts.__getitem__, block))
+            self._counts.update(zip(new, self._counts_apart(new), strict=True))
+            counts[start : start + len(block)] = np.fromiter(map(self._counts.__getitem__, block), np.int64, len(block))
         return counts
+
+    def _counts_apart(self, words: list[str]) -> list[int]:
+        """The tokens of each word, found for what punctuation leaves of it: a third less to encode."""
+        cores = [word.strip(self._loose) for word in words]
+        distinct = list(dict.fromkeys(cores))
+        if self._mark is None:
+            found = [len(each.ids) for each in self._tokenizer.encode_batch_fast(distinct, add_special_tokens=False)]
+        else:
+            found = _between(self._tokenizer, self._mark, distinct)
+        counts = dict(zip(distinct, found, strict=True))
+        return [counts[core] + len(word) - len(core) for core, word in zip(cores, words, strict=True)]
 
     def _pieces(self, word: str) -> tuple[list[int], list[int], bool]:
         """The parts of a long word that the tokenizer takes one by one: starts, counts, and whether they add up.
@@ -171,13 +188,65 @@ def _separates(tokenizer: Tokenizer, blank: str) -> bool:
     return bool(found.ids == twice and found.word_ids[0] != found.word_ids[1])
 
 
-def _adds_up(tokenizer: Tokenizer, separators: frozenset[str]) -> bool:
-    chance = random.Random(0)
+def _sample(tokenizer: Tokenizer, chance: random.Random) -> list[str]:
+    """Words of the vocabulary and odd ones, shuffled."""
     vocabulary = sorted(tokenizer.get_vocab())
     words = [*chance.choices(vocabulary, k=_SAMPLE), *_ODD_WORDS * 4]
-    blanks = sorted(separators)
     words = ["".join(part) for word in words if (part := [c for c in word if c not in BLANKS])] + ["["]
     chance.shuffle(words)
+    return words
+
+
+def _mark_of(tokenizer: Tokenizer, words: list[str]) -> tuple[str, int] | None:
+    """An added token, and its number, that parts words without changing their counts; None where there is none.
+
+    It is taken from the text before anything else is done to it. No end of it is a start of it, so that it is found where
+    it was put.
+    """
+    counts = [len(found.ids) for found in tokenizer.encode_batch_fast(words, add_special_tokens=False)]
+    for number, token in sorted(tokenizer.get_added_tokens_decoder().items()):
+        mark = token.content
+        plain = not (token.normalized or token.lstrip or token.rstrip or token.single_word)
+        found_where_put = not any(mark.startswith(mark[-size:]) for size in range(1, len(mark)))
+        if plain and found_where_put and _between(tokenizer, (mark, number), words) == counts:
+            return mark, number
+    return None
+
+
+def _loose_marks(tokenizer: Tokenizer, words: list[str]) -> str:
+    """The punctuation that is always a token by itself; none for a tokenizer that may take some of it together."""
+    if type(tokenizer.pre_tokenizer).__name__ != "BertPreTokenizer":
+        return ""
+    added = {character for token in tokenizer.get_added_tokens_decoder().values() for character in token.content}
+    loose = "".join(sorted(set(string.punctuation) - added))
+    texts = [f"{first}{word}{last}" for word, first, last in zip(words, cycle(loose), cycle(reversed(loose)))]
+    bare = tokenizer.encode_batch_fast([text.strip(loose) for text in texts], add_special_tokens=False)
+    counts = [len(each.ids) + len(text) - len(text.strip(loose)) for each, text in zip(bare, texts, strict=True)]
+    whole = [len(each.ids) for each in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    return loose if counts == whole else ""
+
+
+def _between(tokenizer: Tokenizer, mark: tuple[str, int], words: list[str]) -> list[int]:
+    """The tokens of each word, many words at once with the mark between them; a word that has the mark, by itself."""
+    import numpy as np
+
+    blocks = [words[start : start + _BLOCK] for start in range(0, len(words), _BLOCK)]
+    counts: list[int] = []
+    found = tokenizer.encode_batch_fast([mark[0].join(block) for block in blocks], add_special_tokens=False)
+    for block, encoding in zip(blocks, found, strict=True):
+        ids = np.array(encoding.ids, np.int64)
+        ends = np.concatenate([[-1], np.flatnonzero(ids == mark[1]), [len(ids)]])
+        if len(ends) == len(block) + 1:
+            counts += (np.diff(ends) - 1).tolist()
+        else:
+            counts += [len(each.ids) for each in tokenizer.encode_batch_fast(block, add_special_tokens=False)]
+    return counts
+
+
+def _adds_up(tokenizer: Tokenizer, separators: frozenset[str]) -> bool:
+    chance = random.Random(0)
+    words = _sample(tokenizer, chance)
+    blanks = sorted(separators)
     text = "".join(word + chance.choice(blanks) for word in words)
     parts: list[Any] = [found.ids for found in tokenizer.encode_batch_fast(words, add_special_tokens=False)]
     return bool(tokenizer.encode(text, add_special_tokens=False).ids == [token for part in parts for token in part])

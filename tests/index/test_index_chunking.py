@@ -143,7 +143,7 @@ def test_a_text_that_fits_is_one_chunk_without_the_blanks_around_it(counter):
         (4, "\n\n", 4),
         (3, "\n\n", 20),
         (4, "\n```\n", 4),
-        (3, "\n```\n", 20),
+        (3, "\n```\n", 6),  # after the line of the fence
         (4, "\n- ", 4),
         (3, "\n- ", 20),
         (6, "\n", 6),
@@ -159,9 +159,10 @@ def test_a_chunk_ends_at_the_best_break_that_fills_it_far_enough(counter, before
     assert first.tokens == tokens_of_first
 
 
-@pytest.mark.parametrize("block", ["- 77\n- 78", "```\n77\n```"])
-def test_a_list_and_fenced_code_beat_the_fuller_paragraph_from_half_a_chunk_on(counter, block):
-    for before, beaten in ((10, False), (9, True)):
+# The break before a list, and that after fenced code (7 tokens), against the one of the paragraph "80".
+@pytest.mark.parametrize(("block", "fills", "too_few"), [("- 77\n- 78", 10, 9), ("```\n77\n```", 3, 2)])
+def test_a_list_and_fenced_code_beat_the_fuller_paragraph_from_half_a_chunk_on(counter, block, fills, too_few):
+    for before, beaten in ((fills, False), (too_few, True)):
         text = numbers(before) + f"\n\n{block}\n\n80\n\n" + numbers(30)
         first, *_ = chunk_text(text, counter, 20, 0.0)
         assert text[first.start : first.end].endswith("80") == beaten
@@ -195,7 +196,7 @@ def test_a_heading_too_long_for_a_chunk_is_cut_before_a_word(counter):
         "5",
         "# embeddings embeddings embeddings",
         "embeddings embeddings embeddings embeddings",
-        "embeddings embeddings\n\nbody",
+        "embeddings embeddings \n\nbody",
     ]
 
 

@@ -38,6 +38,22 @@ def test_counts_add_up_over_words(counter, words):
     assert counter.count(text) == sum(counter.counts(words)) == len(counter.starts(text))
 
 
+lookalikes = ["[PAD]", "[SEP]", "[CLS]", "[PAD", "PAD]", "]", "[", "a", "B,", " ", "--", "\u0301", "検", "x" * 60]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(parts=st.lists(st.sampled_from(lookalikes)))
+def test_words_that_look_like_the_tokenizers_own_count_as_it_counts_them(counter, parts):
+    text = "".join(parts)
+    assert counter.count(text) == len(counter.starts(text))
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(text=st.text(alphabet=st.one_of(st.sampled_from(".,;:!?'\"()[]{}<>-_=+*/|~`@#$%^& \n"), st.characters())))
+def test_any_text_counts_as_the_tokenizer_counts_it(counter, text):
+    assert counter.count(text) == len(counter.starts(text))
+
+
 def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path):
     with pytest.raises(ConfigInvalid, match=r"has no tokenizer\.json") as caught:
         TokenCounter(tmp_path)

@@ -185,8 +185,11 @@ def stages(server: str, root: Path) -> dict[str, tuple[str, Path]]:
     administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(working)))
     found = {}
     for stage in STAGES:
-        connection = postgres.connect(database_address(server, working), "test stages")
-        _BUILD[stage](Project(home, "", connection))
+        url = database_address(server, working)
+        connection = postgres.connect(url, "test stages")
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("DATABASE_URL", url)
+            _BUILD[stage](Project(home, url, connection))
         connection.close()
         kept = f"{working}_{stage}"
         administer(
