@@ -14,7 +14,7 @@ from lib.index.embedder import Embedder
 from lib.index.structure import sentences_of
 from lib.platform.bedrock import ConverseClient
 
-_SHORTLIST = 12
+_SHORTLIST = 24
 _BATCH = 4
 _LEAST_WORDS = 5
 _USUAL_WORDS = 25
@@ -133,7 +133,7 @@ def _lexical_scores(query: str, sentences: Sequence[_Sentence]) -> list[float]:
     return [
         share(set(words))
         + 0.3 * share(set(stems(sentence.before)))
-        + 0.2 / (sentence.passage_rank + 1)
+        + 0.3 / (sentence.passage_rank + 1)
         + 0.1 * min(sum(words.values()), _USUAL_WORDS) / _USUAL_WORDS
         for sentence, words in zip(sentences, counted, strict=True)
     ]
