@@ -7,7 +7,6 @@ machine breaks a text at the same places, and time in proportion to the text, wh
 
 from __future__ import annotations
 
-import string
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,33 +15,30 @@ if TYPE_CHECKING:
 
 # Chosen with the least fills of lib.index.chunking, on the same questions.
 _REACH = 100  # words; a word that comes again farther away ties nothing
-_STEM = 6  # characters: enough to tell words apart, few enough to leave out most endings
 _COMMON = 3  # bits: a word that is one in eight or more ties nothing
-_AROUND = string.punctuation + "…“”‘’«»、。！？"
 
 
-def ties_over(text: str) -> NDArray[np.int64]:
-    """``int64[n_words]``: before each word of ``text.split()``, the weight of the words that come again across that place.
+def ties_over(stems: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``int64[n_words]``: before each word of a text, the weight of the words that come again across that place.
 
-    Counted is each pair of a word and its next occurrence. A pair weighs more the rarer its word is in the text: the bits
-    of how many words there are to one of it.
+    Counted is each pair of a word and its next occurrence, which has the same of ``stems`` (``int64[n_words]``; 0 for one
+    that is not compared). A pair weighs more the rarer its word is in the text: the bits of how many words there are to one
+    of it.
     """
     import numpy as np
 
-    words = text.split()
-    number_of: dict[str, int] = dict.fromkeys(words, 0)
-    numbers = {"": 0}
-    stems = [word.strip(_AROUND)[:_STEM].lower() for word in number_of]
-    number_of.update(zip(number_of, [numbers.setdefault(stem, len(numbers)) for stem in stems], strict=True))
-    stem_of = np.fromiter(map(number_of.__getitem__, words), np.int64, len(words))
-    one_in = len(words) // np.maximum(np.bincount(stem_of, minlength=len(numbers)), 1)
+    n_words = len(stems)
+    bits = n_words.bit_length()
+    stems_and_places = np.sort(stems.astype(np.uint64) << np.uint64(bits) | np.arange(n_words, dtype=np.uint64))
+    place = (stems_and_places & np.uint64((1 << bits) - 1)).astype(np.int64)
+    stem = stems_and_places >> np.uint64(bits)
+    again = stem[1:] == stem[:-1]
+    group = np.cumsum(np.concatenate([[0], ~again]))
+    one_in = n_words // np.bincount(group)
     weights = np.maximum(np.frexp(one_in)[1] - _COMMON, 0)  # frexp: the bits, exactly
-    weights[0] = 0
-    order = np.argsort(stem_of, kind="stable")
-    first, again = order[:-1], order[1:]
-    tied = (stem_of[first] == stem_of[again]) & (again - first <= _REACH)
-    first, again = first[tied], again[tied]
-    weight = weights[stem_of[first]]
+    tied = again & (np.diff(place) <= _REACH) & (stem[1:] != 0)
+    weight = weights[group[1:][tied]]
     # sums of whole numbers in float64 are exact
-    change = np.bincount(first + 1, weight, len(words) + 1) - np.bincount(again + 1, weight, len(words) + 1)
-    return np.cumsum(change)[:-1].astype(np.int64)
+    opened = np.bincount(place[:-1][tied] + 1, weight, n_words + 1)
+    closed = np.bincount(place[1:][tied] + 1, weight, n_words + 1)
+    return np.cumsum(opened - closed)[:-1].astype(np.int64)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lib.index.token_places import TokenPlaces
 from lib.index.word_counts import WordCounts, additive_separators
+from lib.index.word_table import WordTable
 from lib.platform.errors import ConfigInvalid
 
 _WINDOW = 1 << 16  # characters encoded at once, so that a huge text does not take a huge encoding
@@ -25,6 +26,7 @@ class TokenCounter:
         self._tokenizer.no_padding()
         separators = additive_separators(self._tokenizer)
         self._words = WordCounts(self._tokenizer, separators) if separators else None
+        self._stems = WordTable()
 
     def count(self, text: str) -> int:
         if self._words:
@@ -45,7 +47,7 @@ class TokenCounter:
         starts = []
         for start, end in _windows(text):
             starts += [start + offset for offset in self.starts(text[start:end])]
-        return TokenPlaces.of_tokens(starts)
+        return TokenPlaces.of_tokens(starts, self._stems.look_up(text.split())[1])
 
 
 def _windows(text: str) -> list[tuple[int, int]]:

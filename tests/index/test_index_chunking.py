@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lib.index.chunking import chunk_text
 from lib.index.structure import sections_of
 from lib.index.token_places import TokenPlaces
+from lib.index.word_table import WordTable
 
 steady = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -312,7 +313,7 @@ class CutsCost:
         return list(range(0, len(text), self.characters_per_token))
 
     def places(self, text: str) -> TokenPlaces:
-        return TokenPlaces.of_tokens(self.starts(text))
+        return TokenPlaces.of_tokens(self.starts(text), WordTable().look_up(text.split())[1])
 
     def count(self, text: str) -> int:
         return len(text)

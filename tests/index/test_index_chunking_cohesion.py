@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.index.chunking import chunk_text
-from lib.index.chunking_cohesion import ties_over
+from lib.index.chunking_cohesion import ties_over as ties_over_stems
+from lib.index.word_table import WordTable
+
+
+def ties_over(text):
+    return ties_over_stems(WordTable().look_up(text.split())[1])
 
 
 def others(count: int, name: str = "other") -> str:

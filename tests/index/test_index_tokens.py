@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.index import word_table
 from lib.index.tokens import TokenCounter
+from lib.index.word_table import WordTable
 from lib.platform.errors import ConfigInvalid
 
 
@@ -52,6 +54,25 @@ def test_words_that_look_like_the_tokenizers_own_count_as_it_counts_them(counter
 @given(text=st.text(alphabet=st.one_of(st.sampled_from(".,;:!?'\"()[]{}<>-_=+*/|~`@#$%^& \n"), st.characters())))
 def test_any_text_counts_as_the_tokenizer_counts_it(counter, text):
     assert counter.count(text) == len(counter.starts(text))
+
+
+def test_a_plain_word_that_was_added_to_the_tokenizer_is_one_token_within_others_too(model_folder, tmp_path):
+    described = json.loads((model_folder / "tokenizer.json").read_text())
+    added = dict(described["added_tokens"][0], id=len(described["model"]["vocab"]), content="xqzt")
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**described, "added_tokens": [*described["added_tokens"], added]}))
+    counter = TokenCounter(tmp_path)
+    for text in ("xqzt", "axqztb", "one axqztb two"):
+        assert counter.count(text) == len(counter.starts(text))
+    assert counter.count("axqztb") == 3
+
+
+def test_words_are_counted_anew_when_they_are_too_many_to_remember(monkeypatch, counter):
+    monkeypatch.setattr(word_table, "_MOST_WORDS", 3)
+    monkeypatch.setattr(word_table, "_BLOCK", 2)
+    words = ["embeddings", "of", "the", "embeddings'", "day", "embeddings", "of", "days"]
+    tokens, stems = WordTable(counter.counts).look_up(words)
+    assert tokens.tolist() == [4, 1, 1, 5, 1, 4, 1, 1]
+    assert stems[0] == stems[3] == stems[5] and len(set(stems.tolist())) == 5
 
 
 def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path):
