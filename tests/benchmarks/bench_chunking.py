@@ -16,7 +16,6 @@ import os
 import pickle
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from lib.config import embedder_files
 from lib.index.chunking import chunk_text
 from lib.index.tokens import TokenCounter
 from lib.platform.workspace import Workspace
-from tests.benchmarks.harness import PROJECT, SHARED_DATA, Comparison, Run, fastest, median_s
+from tests.benchmarks.harness import PROJECT, SHARED_DATA, Comparison, Run, cpu_s, fastest, median_s, memory_mib
 
 SIZE, OVERLAP = 250, 25
 STREAM = "stream:"  # what a process is given instead of a file: so many bytes, made as it goes
@@ -245,10 +244,10 @@ def main(system: str, given: str) -> None:
     source = corpora() if streamed else pickle.loads(Path(given).read_bytes())
     batches = ([text] for text in grown(source, int(given.removeprefix(STREAM)))) if streamed else iter([source])
     work = make()
-    before, cpu, started = _memory_mib("VmRSS"), _cpu_s(), time.perf_counter()
+    before, cpu, started = memory_mib("VmRSS"), cpu_s(), time.perf_counter()
     chunks = sum(1 for texts in batches for _ in work(texts))
-    facts: dict[str, Any] = {"seconds": time.perf_counter() - started, "cpu_s": _cpu_s() - cpu}
-    facts["peak_mib"] = round(_memory_mib("VmHWM") - before, 1)
+    facts: dict[str, Any] = {"seconds": time.perf_counter() - started, "cpu_s": cpu_s() - cpu}
+    facts["peak_mib"] = round(memory_mib("VmHWM") - before, 1)
     if chunks and not streamed and sum(map(len, source)) < LARGE_BYTES / 2:
         length = _length(_tokenizer())
         made = [(chunk, text) for text in source for chunk in work([text])]
@@ -258,17 +257,6 @@ def main(system: str, given: str) -> None:
             "verbatim": sum(chunk in text for chunk, text in made) / chunks,
         }
     print(json.dumps(facts))
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _memory_mib(name: str) -> float:
-    """From the kernel's account of this process, which, unlike getrusage, starts afresh with the program."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection
 
 from lib.config import embedder_files
-from lib.config.locked_config import FilterSettings, LockedConfig, RerankSettings, RetrievalSettings
+from lib.config.locked_config import LockedConfig
 from lib.index import documents, settings, shadow
 from lib.index.embedder import embedder_of
 from lib.index.executors import open_workers
@@ -29,6 +29,7 @@ from lib.index.tokens import TokenCounter
 from lib.platform import embedded, postgres
 from lib.platform.workspace import Workspace
 from tests.benchmarks.harness import PROJECT, SHARED_DATA, Comparison, alternate, median_s
+from tests.benchmarks.public_collections import any_config
 
 TARGET = 1 / 1.10
 ROUNDS = 3
@@ -40,7 +41,7 @@ def run(runtime: str = RUNTIME, rounds: int = ROUNDS, count: int | None = None) 
     files = embedder_files.find(Workspace(PROJECT), "all-MiniLM-L6-v2")
     embedder = embedder_of(Workspace(PROJECT), files, runtime)
     found, questions = _documents()[:count], _questions()
-    config = _config(files, runtime)
+    config = replace(any_config(), sources=("corpus",), embedder_runtime=runtime)
     texts = [row.embedding_text for row in plan_ingest(found, config, TokenCounter(files.folder)).rows]
     embedder.embed_documents(texts[:64])
     with tempfile.TemporaryDirectory() as folder:
@@ -100,31 +101,6 @@ def _parts(text: str, characters: int = 20_000) -> list[str]:
 def _questions() -> list[tuple[str, str]]:
     with (SHARED_DATA / "chroma_chunking" / "questions_df.csv").open(encoding="utf-8", newline="") as stream:
         return [(f"{number:04}", row["question"]) for number, row in enumerate(csv.DictReader(stream))]
-
-
-def _config(files: embedder_files.EmbedderFiles, runtime: str) -> LockedConfig:
-    return LockedConfig(
-        chunk_size=450,
-        overlap_ratio=0.1,
-        jaccard_threshold=0.8,
-        prefix_policy="A",
-        chunk_version="2026-01-02-030405-v1",
-        embedder_name=files.name,
-        tokenizer_name=files.tokenizer_name,
-        tokenizer_hash=files.tokenizer_hash,
-        embedder_weights_hash=files.weights_hash,
-        embedder_dimension=files.dimension,
-        embedder_max_sequence_length=files.max_sequence_length,
-        embedder_query_prompt=files.query_prompt,
-        embedder_document_prompt=files.document_prompt,
-        embedder_runtime=runtime,
-        sources=("corpus",),
-        retrieval=RetrievalSettings(40, 40, 60, 45, "english", 1.2, 0.75, 16, 64, 100, "off", "rrf", 0.5),
-        rerank=RerankSettings("score_combination"),
-        filter=FilterSettings(6, 3000),
-        created_at="2026-01-02T03:04:05Z",
-        created_by="benchmark",
-    )
 
 
 def _lock(connection: Connection, config: LockedConfig) -> Release:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.index.near_duplicates import find_duplicates
-from tests.benchmarks.harness import PROJECT, SHARED_DATA, Comparison, Run
+from tests.benchmarks.harness import PROJECT, SHARED_DATA, Comparison, Run, cpu_s, memory_mib
 
 THRESHOLD = 0.8
 CHUNK_WORDS, OVERLAP_WORDS, CHUNKS_PER_DOCUMENT = 330, 33, 8
@@ -214,22 +213,11 @@ def main(system: str, given: str) -> None:
     texts = pickle.loads(Path(given).read_bytes())
     work = SYSTEMS[system]
     list(work(["a text of more than five words"] * 3))  # imports and tables are not what is measured
-    before, started, cpu = _memory_mib("VmRSS"), time.perf_counter(), _cpu_s()
+    before, started, cpu = memory_mib("VmRSS"), time.perf_counter(), cpu_s()
     dropped = list(work(texts))
-    cpu, seconds = _cpu_s() - cpu, time.perf_counter() - started
-    peak = round(_memory_mib("VmHWM") - before)
+    cpu, seconds = cpu_s() - cpu, time.perf_counter() - started
+    peak = round(memory_mib("VmHWM") - before)
     print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_mib": peak, "dropped": dropped}))
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _memory_mib(name: str) -> float:
-    """From the kernel's account of this process, which, unlike getrusage, starts afresh with the program."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.config import embedder_files
-from lib.config.locked_config import FilterSettings, LockedConfig, RerankSettings, RetrievalSettings
+from lib.config.locked_config import LockedConfig
 from lib.index.bm25 import weigh
 from lib.index.chunk_table import build_index, create_chunk_table
 from lib.index.documents import Document
@@ -39,6 +39,7 @@ from lib.platform import binary_copy, embedded, postgres
 from lib.platform.workspace import Workspace
 from lib.release import table_copies
 from tests.benchmarks.harness import PROJECT, SHARED_DATA, Comparison, Run
+from tests.benchmarks.public_collections import any_config
 from tests.benchmarks.synthetic import Synthetic
 
 SIZES = (4_000, 16_000, 64_000)
@@ -55,7 +56,7 @@ _DAY_S = 86_400
 
 
 def run() -> list[Comparison]:
-    config = _config()
+    config = replace(any_config(), sources=("corpus",), embedder_runtime="torch")
     chunks = _real_chunks(config)
     with _server() as connection:
         built = [_build(connection, config, count) for count in SIZES]
@@ -348,32 +349,6 @@ def _real_chunks(config: LockedConfig) -> list[ChunkRow]:
         )
     counter = TokenCounter(embedder_files.find(Workspace(PROJECT), config.embedder_name).folder)
     return chunk_documents(documents, config, counter).rows
-
-
-def _config() -> LockedConfig:
-    files = embedder_files.find(Workspace(PROJECT), "all-MiniLM-L6-v2")
-    return LockedConfig(
-        chunk_size=450,
-        overlap_ratio=0.1,
-        jaccard_threshold=0.8,
-        prefix_policy="A",
-        chunk_version="2026-01-02-030405-v1",
-        embedder_name=files.name,
-        tokenizer_name=files.tokenizer_name,
-        tokenizer_hash=files.tokenizer_hash,
-        embedder_weights_hash=files.weights_hash,
-        embedder_dimension=files.dimension,
-        embedder_max_sequence_length=files.max_sequence_length,
-        embedder_query_prompt=files.query_prompt,
-        embedder_document_prompt=files.document_prompt,
-        embedder_runtime="torch",
-        sources=("corpus",),
-        retrieval=RetrievalSettings(40, 40, 60, 45, "english", 1.2, 0.75, 16, 64, 100, "off", "rrf", 0.5),
-        rerank=RerankSettings("score_combination"),
-        filter=FilterSettings(6, 3000),
-        created_at="2026-01-02T03:04:05Z",
-        created_by="benchmark",
-    )
 
 
 @contextmanager

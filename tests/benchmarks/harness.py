@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,18 @@ def median_s(runs: Sequence[Run], system: str) -> float:
 def fastest(runs: Sequence[Run], systems: Sequence[str]) -> str:
     """The system with the smallest median."""
     return min(systems, key=lambda system: median_s(runs, system))
+
+
+def cpu_s() -> float:
+    """The processor time of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def memory_mib(name: str) -> float:
+    """From the kernel's account of this process, which, unlike getrusage, starts afresh with the program."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 def machine() -> dict[str, Any]:
