@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.config import schemas
-from lib.evaluation.judge import ENTAILMENT, LexicalJudge
+from lib.evaluation.offline_judge import ENTAILMENT, LexicalJudge
 from lib.index.structure import sentences_of
 from lib.platform.errors import ConfigInvalid, NotFound, Refused, UsageError
 from lib.platform.files import pretty_json, read_json, writing

@@ -19,7 +19,8 @@ from lib.config import embedder_files
 from lib.evaluation import cases as case_files
 from lib.evaluation import ragchecker_metrics, results
 from lib.evaluation.cases import Case, evidence_found, source_text
-from lib.evaluation.judge import BedrockJudge, Judge, LexicalJudge, supports
+from lib.evaluation.judge import BedrockJudge, Judge
+from lib.evaluation.offline_judge import LexicalJudge, supports
 from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader, Reader
 from lib.evaluation.settings import EvaluationSettings
 from lib.index import changes

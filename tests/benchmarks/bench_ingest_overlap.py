@@ -41,7 +41,7 @@ def run(runtime: str = RUNTIME, rounds: int = ROUNDS, count: int | None = None) 
     files = embedder_files.find(Workspace(PROJECT), "all-MiniLM-L6-v2")
     embedder = embedder_of(Workspace(PROJECT), files, runtime)
     found, questions = _documents()[:count], _questions()
-    config = replace(any_config(), sources=("corpus",), embedder_runtime=runtime)
+    config = replace(any_config(), sources=("corpus",), embedder_runtime=runtime, config_hash="")
     texts = [row.embedding_text for row in plan_ingest(found, config, TokenCounter(files.folder)).rows]
     embedder.embed_documents(texts[:64])
     with tempfile.TemporaryDirectory() as folder:

@@ -56,7 +56,7 @@ _DAY_S = 86_400
 
 
 def run() -> list[Comparison]:
-    config = replace(any_config(), sources=("corpus",), embedder_runtime="torch")
+    config = replace(any_config(), sources=("corpus",), embedder_runtime="torch", config_hash="")
     chunks = _real_chunks(config)
     with _server() as connection:
         built = [_build(connection, config, count) for count in SIZES]
