@@ -73,6 +73,7 @@ def test_an_evaluation_by_hand(workspace, connection, release, tmp_path):
         "unanswerable": 1,
         "unscored": 0,
         "answers_without_claims": 0,
+        "undefined": {},
     }
     assert found.summary["metrics"]["abstention_accuracy"] == 1.0
     assert found.summary["metrics"]["deduplication_rate"] == release.ingest_stats["deduplication_rate"]

@@ -207,7 +207,7 @@ def test_documents_that_changed_since_the_seal_are_refused(workspace, connection
 
 def test_gates_that_are_not_valid_are_refused_with_their_line(workspace, connection, release, cases_path):
     write_gates(workspace, GATES.replace("direction: lower", "direction: down"))
-    with pytest.raises(ConfigInvalid, match=r"configs/gates\.yaml:8: metrics\.hallucination\.direction must be one of"):
+    with pytest.raises(ConfigInvalid, match=r"configs/gates\.yaml:11: metrics\.hallucination\.direction must be one of"):
         assess(workspace, connection, cases_path)
     assert nothing_recorded(workspace, connection)
 
