@@ -108,7 +108,7 @@ lint: $(DEV) ## style, types, imports
 	@$(VENV)/bin/lint-imports
 
 test: $(DEV) ## all tests, against a real PostgreSQL
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 bench: $(BENCHED) ## benchmarks against named peers (BENCH=name for one); prints ratios
 	@$(RUN) -m tests.benchmarks.run $(BENCH)
