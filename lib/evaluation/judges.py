@@ -49,7 +49,7 @@ class Judges:
         """
         if not self.repeated or not labelled:
             return None
-        judgings = [{result.query_id: _defined(result, metrics[result.query_id]) for result in labelled}]
+        judgings: list[Judging] = [{result.query_id: _defined(result, metrics[result.query_id]) for result in labelled}]
         with Progress("judging again", len(self.repeated) * len(labelled), "cases") as progress:
             for judge in self.repeated:
                 judgings.append(_judge_again(judge, labelled, progress))
