@@ -49,11 +49,8 @@ class Judges:
         """
         if not self.repeated or not labelled:
             return None
-        judgings: list[Judging] = [{result.query_id: _defined(result, metrics[result.query_id]) for result in labelled}]
-        with Progress("judging again", len(self.repeated) * len(labelled), "cases") as progress:
-            for judge in self.repeated:
-                judgings.append(_judge_again(judge, labelled, progress))
-        return measure_noise(judgings)
+        first = {result.query_id: defined_metrics(result, metrics[result.query_id]) for result in labelled}
+        return measure_noise([first, *(_judge_again(judge, labelled) for judge in self.repeated)])
 
     def write(self, folder: Path) -> None:
         """Leaves the judgements that were used beside an evaluation's results."""
@@ -146,22 +143,31 @@ def _client(
     )
 
 
-def _judge_again(judge: Judge, labelled: Sequence[Any], progress: Progress) -> Judging:
-    again, failed = [], []
-    for result in labelled:
-        copy = _unlabelled(result)
-        try:
-            judge.label(copy)
-            again.append(copy)
-        except ModelFailed:
-            failed.append(result)
-        progress.advance()
+def label_again(judge: Judge, labelled: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
+    """Fresh copies of ``labelled`` as the judge labels them, and why each of the rest could not be judged."""
+    again: list[Any] = []
+    lost: dict[str, str] = {}
+    with Progress("judging again", len(labelled), "cases") as progress:
+        for result in labelled:
+            copy = _unlabelled(result)
+            try:
+                judge.label(copy)
+                again.append(copy)
+            except ModelFailed as error:
+                lost[result.query_id] = str(error)
+            progress.advance()
+    return again, lost
+
+
+def _judge_again(judge: Judge, labelled: Sequence[Any]) -> Judging:
+    again, _ = label_again(judge, labelled)
     metrics = ragchecker_metrics.compute(again) if again else {}
-    judged = {result.query_id: _defined(result, metrics[result.query_id]) for result in again}
-    lost = {
-        result.query_id: _defined(result, {name: worst(name) for name in ragchecker_metrics.METRICS}) for result in failed
+    worst_values = {name: worst(name) for name in ragchecker_metrics.METRICS}
+    by_id = {result.query_id: result for result in again}
+    return {
+        result.query_id: defined_metrics(by_id.get(result.query_id, result), metrics.get(result.query_id, worst_values))
+        for result in labelled
     }
-    return {**judged, **lost}
 
 
 def _unlabelled(result: Any) -> Any:
@@ -169,6 +175,6 @@ def _unlabelled(result: Any) -> Any:
     return ragchecker_metrics.new_result(result.query_id, result.query, result.gt_answer, result.response, passages)
 
 
-def _defined(result: Any, metrics: Mapping[str, float]) -> dict[str, float | None]:
+def defined_metrics(result: Any, metrics: Mapping[str, float]) -> dict[str, float | None]:
     """An answer's metrics; None for those that have no meaning without claims."""
     return {name: None if name in _OF_CLAIMS and not result.response_claims else value for name, value in metrics.items()}

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from lib.evaluation import judges, ragchecker_metrics, run
+from lib.evaluation import judges, ragchecker_metrics, rejudging, run
 from lib.evaluation import settings as evaluation_settings
 from lib.evaluation.settings import EvaluationSettings
+from lib.platform.errors import IntegrityMismatch
 from lib.platform.workspace import Workspace
 from tests.evaluation.test_evaluation_run import METRIC_FILES, build, request
 
@@ -58,7 +59,9 @@ def test_an_answer_that_cannot_be_judged_again_counts_with_the_worst(workspace, 
         for one in labelled:
             panel.first.label(one)
         metrics = ragchecker_metrics.compute(labelled)
-        chat.reply = lambda model_id, prompt: "hm" if "Lunch." in prompt else labels(lambda reference: KNOWN)(model_id, prompt)
+        chat.reply = lambda model_id, prompt: (
+            "hm" if "Lunch." in prompt else labels(lambda reference: KNOWN)(model_id, prompt)
+        )
         found = panel.noise(labelled, metrics)
     # recall 1 and 1, then 1 and 0: means 1 and .5
     assert found["recall"]["sd"] == pytest.approx(0.125**0.5)
@@ -113,8 +116,19 @@ def test_an_evaluation_is_recomputed_from_what_is_stored_to_the_byte(
     run.evaluate(workspace, connection, asked, tmp_path / "first")
     assert (len(chat.prompts), contents(tmp_path / "first")) == (count, first)
 
+    found = rejudging.rejudge(workspace, asked.settings, tmp_path / "first")  # its own answers, without its index
+    assert (found.cases, found.differs, found.lost, len(chat.prompts)) == (2, [], {}, count)
+
     run.evaluate(workspace, connection, dataclasses.replace(asked, fresh_judging=True), tmp_path / "first")
     assert len(chat.prompts) == 2 * count
+
+    chat.reply = lambda model_id, prompt: "hm" if "backup proven" in prompt else labels(lambda _: "Neutral")("", prompt)
+    found = rejudging.rejudge(workspace, asked.settings, tmp_path / "again", fresh=True)
+    assert (found.differs, list(found.lost)) == (["rollback-speed"], ["backup-proof"])
+    assert found.noise["recall"]["disagreement"] in (0.0, 1.0)
+    assert contents(tmp_path / "again") == first
+    with pytest.raises(IntegrityMismatch, match=r"were judged by ragchecker over openai\(judge\)"):
+        rejudging.rejudge(workspace, settings(workspace), tmp_path / "again")
     assert all(b"sk-of-the-test" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
