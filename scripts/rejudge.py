@@ -17,7 +17,7 @@ from lib.platform.workspace import Workspace
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("--folder", metavar="DIR", help="the evaluation (default: the active release's evidence)")
     parser.add_argument("--use-bedrock", action="store_true", help="the judge was a Bedrock model")
     parser.add_argument(
@@ -38,6 +38,10 @@ def main() -> int:
     active = None if args.folder else store.read_active(workspace).ingest_run_id
     folder = Path(args.folder) if active is None else workspace.evidence(active) / "evaluation"
     audit_file = folder.parent / "prompt_audit.jsonl"
+    if args.dry_run:
+        planned = rejudging.plan(folder)
+        cli.emit(args, planned, f"would judge {planned['cases']} answers again, which {planned['judge']} judged")
+        return 0
     with database(workspace, "rejudge"):
         found = rejudging.rejudge(workspace, settings, folder, fresh=args.fresh_judging, audit_file=audit_file)
     cli.emit(args, found.to_dict(), found.to_text())

@@ -46,6 +46,13 @@ class Rejudged:
         return "\n".join(lines + [f"  {query_id}: {problem}" for query_id, problem in self.lost.items()])
 
 
+def plan(folder: Path) -> dict[str, Any]:
+    """How many answers stand in an evaluation's folder, and who judged them; raises as ``rejudge``."""
+    recorded = results.read(folder)
+    judged = [row for row in recorded.rows if row["answerable"] and not row["unscored"]]
+    return {"folder": str(folder), "cases": len(judged), "judge": recorded.summary["produced_by"]["judge"]}
+
+
 def rejudge(
     workspace: Workspace,
     settings: EvaluationSettings,

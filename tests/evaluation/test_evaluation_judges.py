@@ -116,6 +116,7 @@ def test_an_evaluation_is_recomputed_from_what_is_stored_to_the_byte(
     run.evaluate(workspace, connection, asked, tmp_path / "first")
     assert (len(chat.prompts), contents(tmp_path / "first")) == (count, first)
 
+    assert rejudging.plan(tmp_path / "first")["cases"] == 2
     found = rejudging.rejudge(workspace, asked.settings, tmp_path / "first")  # its own answers, without its index
     assert (found.cases, found.differs, found.lost, len(chat.prompts)) == (2, [], {}, count)
 
