@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lib.platform.errors import Unavailable
+from lib.platform.errors import ConfigInvalid, Unavailable
 from lib.platform.files import read_json
 
 METRICS = (
@@ -29,6 +29,14 @@ METRICS = (
     "hallucination",
     "self_knowledge",
     "faithfulness",
+)
+LABELS = (
+    "gt_answer_claims",
+    "response_claims",
+    "answer2response",
+    "response2answer",
+    "retrieved2answer",
+    "retrieved2response",
 )
 LOWER_IS_BETTER = frozenset(
     {"noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant", "hallucination", "self_knowledge"}
@@ -49,18 +57,20 @@ def checker(ask: Callable[[list[str]], list[str]]) -> Any:
     return RAGChecker(extractor_name="golive", checker_name="golive", custom_llm_api_func=ask)
 
 
-def is_readable(ragchecker: Any, prompt: str, reply: str) -> bool:
-    """Whether a reply holds what a ``RAGChecker`` asked for: some claims, or a label for each claim that it listed.
+def read_reply(ragchecker: Any, prompt: str, reply: str) -> list[Any] | None:
+    """What a reply says to a ``RAGChecker`` that asked for it: claims, or a label for each claim that it listed.
 
-    RAGChecker itself would go on with no claims, fill up labels with Neutral, and cut off those that are too many.
+    None where it cannot be read so. RAGChecker itself would go on with no claims, fill up labels with Neutral, and cut off
+    those that are too many.
     """
     template = str(import_module("refchecker.checker.checker_prompts").JOINT_CHECKING_PROMPT_Q)
     head, _, tail = template.partition("[CLAIMS]")
     if not prompt.endswith(tail):
-        return bool(ragchecker.extractor.parse_claims(reply, "###"))
+        return [claim.content for claim in ragchecker.extractor.parse_claims(reply, "###")] or None
     claims = prompt.removesuffix(tail).rpartition(head.splitlines()[-1])[2]
     asked = sum(line.startswith('("') for line in claims.splitlines())
-    return len(ragchecker.checker._parse_joint_checking_labels(reply)) == asked
+    labels = list(ragchecker.checker._parse_joint_checking_labels(reply))
+    return labels if len(labels) == asked else None
 
 
 def new_result(query_id: str, query: str, gt_answer: str, response: str, passages: Sequence[tuple[str, str]]) -> Any:
@@ -121,6 +131,26 @@ def to_json(results: Sequence[Any]) -> str:
     from ragchecker import RAGResults
 
     return str(RAGResults(list(results)).to_json(indent=1)) + "\n"
+
+
+def from_json(text: str) -> list[Any]:
+    """The results of ``to_json``, with their claims, labels and metrics.
+
+    Raises:
+        ConfigInvalid: it is no such text.
+    """
+    _prepare()
+    from ragchecker import RAGResults
+
+    try:
+        return list(RAGResults.from_json(text).results)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigInvalid(f"these are no results of RAGChecker: {type(error).__name__} {error}") from error
+
+
+def labels_of(result: Any) -> list[Any]:
+    """A result's claims and labels: all that a judge decides."""
+    return [getattr(result, name) for name in LABELS]
 
 
 _ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import embedder_files
 from lib.evaluation import cases as case_files
-from lib.evaluation import ragchecker_metrics, results
+from lib.evaluation import judges, ragchecker_metrics, results
 from lib.evaluation.cases import Case, evidence_found, source_text
-from lib.evaluation.judge import BedrockJudge, Judge
-from lib.evaluation.offline_judge import LexicalJudge, supports
-from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader, Reader
+from lib.evaluation.judge import Judge
+from lib.evaluation.offline_judge import supports
+from lib.evaluation.reader import Answer, ExtractiveReader, ModelReader, Reader
 from lib.evaluation.settings import EvaluationSettings
 from lib.index import changes
 from lib.index.documents import digest_of_documents, read_documents
@@ -30,9 +29,9 @@ from lib.index.releases import Release
 from lib.index.rerank import load_reranker
 from lib.index.retrieval import Retrieved, Retriever
 from lib.index.seal import content_of
-from lib.platform.bedrock import ConverseClient, Limits, ModelFailed, RateLimiter
 from lib.platform.errors import IntegrityMismatch, Unavailable
 from lib.platform.files import digest_of
+from lib.platform.model_client import ModelClient, ModelFailed
 from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
 
@@ -50,6 +49,7 @@ class Request:
     settings: EvaluationSettings
     bypass_cli: bool = True
     audit_file: Path | None = None
+    fresh_judging: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,27 +108,33 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
     retriever = Retriever(
         connection, release.release_id, release.table, config, embedder, load_reranker(config.rerank.model)
     )
-    reader, judge = _models(workspace, request)
+    clients = judges.model_clients(request.settings, request.audit_file)
+    reader = _reader(workspace, request.settings, clients.get("reader"))
     retrieved = [retriever.retrieve(case.query) for case in cases]
     with connection:
         if changes.coverage_of(connection, release) != covered:
             raise CaughtUpMeanwhile(
                 f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
             )
-    workers = request.settings.determinism.max_workers if request.settings.use_bedrock else 1
+    workers = request.settings.determinism.max_workers if "reader" in clients else 1
     runs = _read_all(reader, list(zip(cases, retrieved, strict=True)), workers)
     answered = time.monotonic()
-    labelled, unscored = _judge_all(judge, runs)
-    judged = time.monotonic()
-    metrics = _compute(list(labelled.values()), request.bypass_cli)
+    with judges.opened(
+        workspace, request.settings, clients.get("judge"), folder=folder, fresh=request.fresh_judging
+    ) as panel:
+        labelled, unscored = _judge_all(panel.first, runs)
+        judged = time.monotonic()
+        metrics = _compute(list(labelled.values()), request.bypass_cli)
+        noise = panel.noise(list(labelled.values()), metrics)
+        panel.write(folder)
     rows = [_row(run, labelled.get(run.case.query_id), metrics.get(run.case.query_id), unscored) for run in runs]
     summary = results.summarise(
         rows,
         inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
-        produced_by={"reader": reader.name, "judge": judge.name, "metrics": f"ragchecker {version('ragchecker')}"},
+        produced_by={"reader": reader.name, "judge": panel.first.name, "metrics": f"ragchecker {version('ragchecker')}"},
         deduplication_rate=release.ingest_stats.get("deduplication_rate"),
     )
-    evaluation = results.Evaluation(summary, rows)
+    evaluation = results.Evaluation({**summary, "judge_noise": noise}, rows)
     timings = {
         "answer_s": round(answered - started, 3),
         "judge_s": round(judged - answered, 3),
@@ -158,42 +164,12 @@ def code_digest() -> str:
     return digest_of({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
-def _models(workspace: Workspace, request: Request) -> tuple[Reader, Judge]:
-    values = request.settings.values
-    if not request.settings.use_bedrock:
-        files = embedder_files.find(workspace, values["reader"]["embedder"])
-        reader = ExtractiveReader(
-            sentence_transformer(files), values["reader"]["max_sentences"], values["reader"]["least_score"]
-        )
-        return reader, LexicalJudge(values["judge"]["least_coverage"])
-    reader_client, judge_client = bedrock_clients(request.settings, request.audit_file)
-    return BedrockReader(reader_client, values["prompts"]["reader"]), BedrockJudge(judge_client)
-
-
-def bedrock_clients(settings: EvaluationSettings, audit_file: Path | None) -> tuple[ConverseClient, ConverseClient]:
-    """The reader's and the judge's client, sharing one rate limit."""
-    values, limits = settings.values["bedrock"], settings.determinism
-    shared = RateLimiter(limits.bedrock_requests_per_second)
-    made = [
-        ConverseClient(
-            values[role],
-            values["region"],
-            Limits(
-                requests_per_second=limits.bedrock_requests_per_second,
-                max_in_flight=limits.bedrock_max_in_flight,
-                call_timeout_s=limits.bedrock_call_timeout_s,
-                text_timeout_s=limits.bedrock_text_timeout_s,
-                attempts=values["attempts"],
-                max_tokens=values["max_tokens"],
-                temperature=limits.temperature,
-            ),
-            endpoint_url=values.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
-            audit_file=audit_file if limits.prompt_audit else None,
-            limiter=shared,
-        )
-        for role in ("reader_model", "judge_model")
-    ]
-    return made[0], made[1]
+def _reader(workspace: Workspace, settings: EvaluationSettings, client: ModelClient | None) -> Reader:
+    if client is not None:
+        return ModelReader(client, settings.values["prompts"]["reader"])
+    values = settings.values["reader"]
+    files = embedder_files.find(workspace, values["embedder"])
+    return ExtractiveReader(sentence_transformer(files), values["max_sentences"], values["least_score"])
 
 
 def _read_all(reader: Reader, cases: Sequence[tuple[Case, Retrieved]], workers: int) -> list[_Run]:

@@ -28,6 +28,7 @@ class Request:
     bypass_cli: bool
     lessons_scope: str | None
     lessons_window: int
+    fresh_judging: bool = False
 
 
 def plan(
@@ -51,6 +52,7 @@ def plan(
         settings,
         bypass_cli=request.bypass_cli,
         audit_file=folder / "prompt_audit.jsonl",
+        fresh_judging=request.fresh_judging,
     )
     return asked, folder
 
