@@ -1,19 +1,21 @@
 """The gate: metrics and limits in, a verdict out. Pure.
 
-A metric fails if its mean misses a floor or ceiling, or if it is shown to be worse than the baseline on the same cases:
-the interval of the paired differences lies below zero and reaches past the margin. It is inconclusive if the interval
-reaches past the margin without showing harm. The verdict is the worst of its metrics: FAIL, ERROR, INCONCLUSIVE, PASS.
+A metric fails if its mean misses a floor or ceiling, or if harm is shown on the same cases: the interval of the paired
+differences lies below zero and reaches past the margin, and Holm's test over all metrics that decide says that it is no
+chance. It passes if the whole interval is within the margin, and is inconclusive in between. The verdict is the worst of
+its metrics: FAIL, ERROR, INCONCLUSIVE, PASS. A case without a score counts as the candidate's worst, the baseline's best.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lib.evaluation.results import Evaluation
-from lib.evaluation.significance import Difference, paired_difference
+from lib.evaluation.significance import Difference, Sampling, adjust, needed_cases, paired_difference
+from lib.platform.errors import ConfigInvalid
 
 _SEVERITY = ("PASS", "INCONCLUSIVE", "ERROR", "FAIL")
 _ROUNDING = 1e-9  # a mean of cases that are all at a limit may miss it by a few last bits
@@ -21,18 +23,24 @@ _ROUNDING = 1e-9  # a mean of cases that are all at a limit may miss it by a few
 
 @dataclass(frozen=True)
 class MetricVerdict:
-    """One metric's part in the verdict. ``difference`` is positive where the candidate is better."""
+    """One metric's part in the verdict. ``difference`` is positive where the candidate is better.
+
+    ``value`` counts an unscored case as its worst, ``upper`` as its best; they are equal where every case is scored.
+    ``needed_cases``: about how many would settle an inconclusive difference; None where no number would.
+    """
 
     metric: str
     status: str
     reason: str
     value: float | None
+    upper: float | None = None
     baseline: float | None = None
     floor: float | None = None
     ceiling: float | None = None
     margin: float | None = None
     difference: Difference | None = None
-    level: str = "block"
+    needed_cases: int | None = None
+    critical: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,13 @@ class Verdict:
         return asdict(self)
 
 
+def check(gates: Mapping[str, Any]) -> None:
+    """Raises ConfigInvalid where limits contradict each other, which a schema cannot say."""
+    for name, limits in gates["metrics"].items():
+        if limits.get("floor", -math.inf) > limits.get("ceiling", math.inf):
+            raise ConfigInvalid(f"metrics.{name}: the floor {limits['floor']:g} is over the ceiling {limits['ceiling']:g}")
+
+
 def judge_gate(candidate: Evaluation, baseline: Evaluation | None, gates: Mapping[str, Any], seed: int) -> Verdict:
     """Decides whether a release may go live.
 
@@ -58,9 +73,8 @@ def judge_gate(candidate: Evaluation, baseline: Evaluation | None, gates: Mappin
             absolute limits alone.
         gates: the values of ``configs/gates.yaml``.
     """
-    counts = candidate.summary["counts"]
-    metrics = [_judge_metric(name, limits, candidate, baseline, gates, seed) for name, limits in gates["metrics"].items()]
-    overall = [(item.status, f"{item.metric}: {item.reason}") for item in metrics if item.level == "block"]
+    metrics = _judge_metrics(candidate, baseline, gates, seed)
+    overall = [(item.status, f"{item.metric}: {item.reason}") for item in metrics if item.critical]
     overall += _whole_run(candidate, baseline, gates)
     verdict = max((status for status, _ in overall), key=_SEVERITY.index)
     reasons = [reason for status, reason in overall if status == verdict and status != "PASS"]
@@ -69,10 +83,10 @@ def judge_gate(candidate: Evaluation, baseline: Evaluation | None, gates: Mappin
     return Verdict(
         verdict=verdict,
         reasons=reasons,
-        warnings=[f"{item.metric}: {item.reason}" for item in metrics if item.level == "warn" and item.status != "PASS"],
+        warnings=[f"{item.metric}: {item.reason}" for item in metrics if not item.critical and item.status != "PASS"],
         metrics=metrics,
         baseline_release=baseline.summary["inputs"]["release_id"] if baseline else None,
-        cases=counts,
+        cases=candidate.summary["counts"],
     )
 
 
@@ -87,8 +101,8 @@ def _passed(baseline: Evaluation | None) -> str:
 def _whole_run(candidate: Evaluation, baseline: Evaluation | None, gates: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with the evaluation as a whole."""
     found = []
-    if all(limits.get("level") == "warn" for limits in gates["metrics"].values()):
-        found.append(("ERROR", "every metric is at level warn: nothing is left to decide by"))
+    if not any(limits.get("critical", True) for limits in gates["metrics"].values()):
+        found.append(("ERROR", "no metric is critical: nothing is left to decide by"))
     answerable = candidate.summary["counts"]["answerable"]
     if answerable < gates["min_cases"]:
         found.append(("INCONCLUSIVE", f"{answerable} answerable cases, at least {gates['min_cases']} are needed"))
@@ -105,34 +119,79 @@ def _whole_run(candidate: Evaluation, baseline: Evaluation | None, gates: Mappin
     return found
 
 
+def _judge_metrics(
+    candidate: Evaluation, baseline: Evaluation | None, gates: Mapping[str, Any], seed: int
+) -> list[MetricVerdict]:
+    """Each metric by its limits, and by its difference from the baseline; harm is tested over all that decide together."""
+    sampling = Sampling(gates["confidence"], gates["power"], gates["resamples"], seed)
+    found: dict[str, Difference | str] = {}
+    if baseline is not None:
+        for name, limits in gates["metrics"].items():
+            if "margin" in limits:
+                found[name] = _difference(name, limits["direction"], candidate, baseline, sampling)
+    for critical in (True, False):
+        family = {
+            name: difference
+            for name, difference in found.items()
+            if isinstance(difference, Difference) and gates["metrics"][name].get("critical", True) is critical
+        }
+        found.update(adjust(family))
+    return [
+        _judge_metric(name, limits, candidate, baseline, gates, found.get(name))
+        for name, limits in gates["metrics"].items()
+    ]
+
+
+def _difference(
+    name: str, direction: str, candidate: Evaluation, baseline: Evaluation, sampling: Sampling
+) -> Difference | str:
+    """The paired difference of one metric, or why there is none."""
+    if candidate.query_ids != baseline.query_ids:
+        return "the baseline was measured on other cases"
+    ours, theirs, documents = candidate.values(name), baseline.upper_values(name), candidate.documents
+    pairs = sorted(ours.keys() & theirs.keys())
+    sign = 1.0 if direction == "higher" else -1.0
+    try:
+        return paired_difference(
+            [sign * ours[key] for key in pairs],
+            [sign * theirs[key] for key in pairs],
+            [documents[key] for key in pairs],
+            sampling,
+            noise_sd=math.hypot(candidate.judge_noise(name), baseline.judge_noise(name)),
+        )
+    except ValueError as error:
+        return str(error)
+
+
 def _judge_metric(
     name: str,
     limits: Mapping[str, Any],
     candidate: Evaluation,
     baseline: Evaluation | None,
     gates: Mapping[str, Any],
-    seed: int,
+    found: Difference | str | None,
 ) -> MetricVerdict:
     value = candidate.summary["metrics"].get(name)
-    common: dict[str, Any] = {
-        "metric": name,
-        "value": value,
-        "baseline": baseline.summary["metrics"].get(name) if baseline else None,
-        "floor": limits.get("floor"),
-        "ceiling": limits.get("ceiling"),
-        "margin": limits.get("margin"),
-        "level": limits.get("level", "block"),
-    }
+    verdict = MetricVerdict(
+        metric=name,
+        status="PASS",
+        reason="within its limits",
+        value=value,
+        upper=candidate.upper_mean(name),
+        baseline=baseline.summary["metrics"].get(name) if baseline else None,
+        floor=limits.get("floor"),
+        ceiling=limits.get("ceiling"),
+        margin=limits.get("margin"),
+        difference=found if isinstance(found, Difference) else None,
+        critical=limits.get("critical", True),
+    )
     if value is None or not math.isfinite(value):
-        common["value"] = None
-        return MetricVerdict(status="ERROR", reason="no value", **common)
-    missed = _missed_limit(value, limits)
-    if baseline is None or "margin" not in limits:
-        return MetricVerdict(status="FAIL" if missed else "PASS", reason=missed or "within its limits", **common)
-    status, reason, difference = _against_baseline(name, limits, candidate, baseline, gates, seed)
-    if missed:
-        status, reason = "FAIL", missed
-    return MetricVerdict(status=status, reason=reason, difference=difference, **common)
+        return replace(verdict, status="ERROR", reason="no value", value=None, upper=None)
+    if missed := _missed_limit(value, limits):
+        return replace(verdict, status="FAIL", reason=missed)
+    if isinstance(found, str):
+        return replace(verdict, status="ERROR", reason=found)
+    return _judge_difference(verdict, found, gates) if found else verdict
 
 
 def _missed_limit(value: float, limits: Mapping[str, Any]) -> str | None:
@@ -143,30 +202,21 @@ def _missed_limit(value: float, limits: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _against_baseline(
-    name: str, limits: Mapping[str, Any], candidate: Evaluation, baseline: Evaluation, gates: Mapping[str, Any], seed: int
-) -> tuple[str, str, Difference | None]:
-    """``(status, reason, difference)`` of a metric with a margin."""
-    ours, theirs = candidate.values(name), baseline.values(name)
-    if ours.keys() != theirs.keys():
-        return "ERROR", "the baseline was measured on other cases", None
-    sign = 1.0 if limits["direction"] == "higher" else -1.0
-    # the baseline's unscored cases hold the worst values, which would make the candidate look better
-    pairs = sorted(ours.keys() - baseline.unscored)
-    try:
-        found = paired_difference(
-            [sign * ours[key] for key in pairs],
-            [sign * theirs[key] for key in pairs],
-            confidence=gates["confidence"],
-            resamples=gates["resamples"],
-            seed=seed,
-        )
-    except ValueError as error:
-        return "ERROR", str(error), None
-    margin = limits["margin"]
-    interval = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] over {found.pairs} cases, margin {margin:g}"
+def _judge_difference(verdict: MetricVerdict, found: Difference, gates: Mapping[str, Any]) -> MetricVerdict:
+    """A metric within its limits, judged by its difference from the baseline."""
+    margin = verdict.margin or 0.0
+    interval = (
+        f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] over {found.pairs} cases"
+        f" of {found.clusters} documents, margin {margin:g}"
+    )
+    if found.clusters < gates["min_documents"] and (found.low, found.high) != (0.0, 0.0):
+        reason = f"cases about {found.clusters} documents say too little, {gates['min_documents']} are needed: {interval}"
+        return replace(verdict, status="INCONCLUSIVE", reason=reason)
     if found.low >= -margin - _ROUNDING:
-        return "PASS", f"not worse: {interval}", found
-    if found.high < 0:
-        return "FAIL", f"worse than the baseline: {interval}", found
-    return "INCONCLUSIVE", f"could be worse than the baseline: {interval}", found
+        return replace(verdict, reason=f"not worse: {interval}")
+    if found.high < 0 and found.p_harm_adjusted <= gates["alpha"]:
+        return replace(verdict, status="FAIL", reason=f"worse than the baseline: {interval}")
+    needed = needed_cases(found, margin, gates["alpha"])
+    settles = f"about {needed} cases would settle it" if needed else "no number of such cases would settle it"
+    reason = f"could be worse than the baseline: {interval}; {settles}"
+    return replace(verdict, status="INCONCLUSIVE", reason=reason, needed_cases=needed)

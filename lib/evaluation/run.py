@@ -248,6 +248,7 @@ def _row(run: _Run, labelled: Any, metrics: dict[str, float] | None, unscored: d
         "query": case.query,
         "answerable": case.answerable,
         "tags": list(case.tags),
+        "documents": sorted({gold.doc_id for gold in case.gold}),
         "response": run.answer.text,
         "abstained": run.answer.abstained and not reason,
         "unscored": reason,
@@ -258,15 +259,29 @@ def _row(run: _Run, labelled: Any, metrics: dict[str, float] | None, unscored: d
             "response": len(labelled.response_claims) if labelled else 0,
             "gt_answer": len(labelled.gt_answer_claims) if labelled else 0,
         },
+        "unmeasured": [],
+        "undefined": [],
         "metrics": None,
     }
     if case.answerable:
         shown = [gold for gold in case.gold if case_files.covered(gold, context)]
-        values = metrics or {name: results.worst(name) for name in ragchecker_metrics.METRICS}
+        row["unmeasured"] = _unmeasured(run, measured=metrics is not None)
+        if labelled:
+            claims = row["claims"]["response"]
+            row["undefined"] = results.undefined_metrics(response_claims=claims, passages=len(context))
         row["metrics"] = {
             "oracle_hit": float(evidence_found(case, snapshot)),
             "filter_hit": float(evidence_found(case, context)),
             "reader_gold_usage": float(any(supports(run.answer.text, gold.quote, _GOLD_USED) for gold in shown)),
-            **values,
+            "answered": float(row["claims"]["response"] > 0),
+            **(metrics or {name: results.worst(name) for name in ragchecker_metrics.METRICS}),
+            **dict.fromkeys(row["undefined"]),
         }
     return row
+
+
+def _unmeasured(run: _Run, *, measured: bool) -> list[str]:
+    """Metrics of an answerable case that nobody could measure: all that need an answer, or its judgement."""
+    if measured:
+        return []
+    return sorted([*ragchecker_metrics.METRICS, "answered", *(["reader_gold_usage"] if run.unscored else [])])

@@ -71,7 +71,9 @@ class Plan:
 
 def load_gates(workspace: Workspace) -> dict[str, Any]:
     """``configs/gates.yaml`` with the environment's layer, checked."""
-    return layers.load(workspace, "gates", environment=layers.environment_name(workspace, os.environ)).values
+    gates = layers.load(workspace, "gates", environment=layers.environment_name(workspace, os.environ)).values
+    gate.check(gates)
+    return gates
 
 
 def plan(workspace: Workspace, connection: Connection, *, cases_path: Path, settings: EvaluationSettings) -> Plan:
@@ -265,7 +267,7 @@ def verdict_text(content: dict[str, Any]) -> str:
         limits += [f"<= {item['ceiling']:g}"] if item["ceiling"] is not None else []
         found = item["difference"]
         difference = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if found else ""
-        status = item["status"] if item["level"] == "block" or item["status"] == "PASS" else "warning"
+        status = item["status"] if item["critical"] or item["status"] == "PASS" else "warning"
         rows.append(
             [item["metric"], _shown(item["value"]), _shown(item["baseline"]), ", ".join(limits), difference, status]
         )
@@ -274,7 +276,8 @@ def verdict_text(content: dict[str, Any]) -> str:
     lines += [f"warning: {line}" for line in content["warnings"]]
     lines.append(
         f"{counts['answerable']} answerable and {counts['unanswerable']} unanswerable cases, {counts['unscored']} unscored,"
-        f" {counts['answers_without_claims']} without an answer (hallucination of those is undefined, counted as 0)"
+        f" {counts['answers_without_claims']} without an answer (whose hallucination, noise sensitivity and self-knowledge"
+        " are undefined and left out; RAGChecker calls them 0, which is perfect)"
     )
     lines.append("produced by: " + ", ".join(f"{role} {name}" for role, name in content["produced_by"].items()))
     lines.append(f"compared with: {content['baseline_release'] or 'nothing: no other release is live'}")

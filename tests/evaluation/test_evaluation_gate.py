@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lib.config import schemas
 from lib.evaluation import results
-from lib.evaluation.gate import Verdict, judge_gate
+from lib.evaluation.gate import Verdict, check, judge_gate
 from lib.evaluation.results import Evaluation
 from lib.platform.errors import ConfigInvalid
 
@@ -77,7 +77,8 @@ def test_cases_that_are_all_at_the_ceiling_or_at_the_margin_meet_it():
         ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "PASS"),  # no difference
         ([0.75, 0.75, 0.75], [0.5, 0.5, 0.5], "PASS"),  # better
         ([0.375, 0.375, 0.375], [0.5, 0.5, 0.5], "PASS"),  # -.125 everywhere: exactly at the margin
-        ([0.25, 0.25, 0.25], [0.5, 0.5, 0.5], "FAIL"),  # -.25 everywhere: shown to be worse, and past the margin
+        ([0.25] * 5, [0.5] * 5, "FAIL"),  # -.25 everywhere: 1 of 2^5 sign flips is as bad, and it is past the margin
+        ([0.25] * 4, [0.5] * 4, "INCONCLUSIVE"),  # 1 of 2^4 is more than one in twenty
         ([1.0, 0.0] * 10, [0.0, 1.0] * 10, "INCONCLUSIVE"),  # +1 and -1: the interval reaches far to both sides
         ([0.375, 0.5] * 10, [0.5, 0.5] * 10, "PASS"),  # shown to be worse, but never by more than the margin
         ([0.0, 0.0, 0.5, 0.5] * 5, [0.5, 0.5, 0.5, 0.5] * 5, "FAIL"),  # -.25 on average
@@ -101,7 +102,7 @@ def test_a_difference_from_the_baseline_by_hand(candidate, baseline, status):
     ],
 )
 def test_a_difference_is_positive_where_the_candidate_is_better(metric, direction, change, status):
-    candidate, baseline = evaluation(**{metric: [0.5 + change] * 4}), evaluation(**{metric: [0.5] * 4})
+    candidate, baseline = evaluation(**{metric: [0.5 + change] * 5}), evaluation(**{metric: [0.5] * 5})
     (found,) = judge({metric: {"direction": direction, "margin": 0.125}}, candidate, baseline).metrics
     assert found.status == status
     assert found.difference.mean == (0.25 if status == "PASS" else -0.25)
@@ -169,14 +170,14 @@ def test_the_verdict_is_the_worst_of_its_metrics(statuses, wanted):
 
 
 @pytest.mark.parametrize("status", ["FAIL", "INCONCLUSIVE", "ERROR"])
-def test_a_metric_at_level_warn_never_decides(status):
+def test_a_metric_that_is_not_critical_never_decides(status):
     limits, values, live = {
         "FAIL": ({"floor": 0.75}, [0.5] * 20, [0.5] * 20),
         "INCONCLUSIVE": ({"margin": 0.125}, [1.0, 0.0] * 10, [0.0, 1.0] * 10),
         "ERROR": ({"margin": 0.125}, [0.5] * 20, [math.nan] * 20),
     }[status]
     found = judge(
-        {"recall": {"direction": "higher", "level": "warn", **limits}, "f1": {"direction": "higher"}},
+        {"recall": {"direction": "higher", "critical": False, **limits}, "f1": {"direction": "higher"}},
         evaluation(recall=values, f1=[0.5] * 20),
         evaluation(recall=live, f1=[0.5] * 20),
     )
@@ -185,9 +186,9 @@ def test_a_metric_at_level_warn_never_decides(status):
 
 
 def test_gates_that_cannot_decide_anything_do_not_pass():
-    found = judge({"recall": {"direction": "higher", "level": "warn"}}, evaluation(recall=[1.0] * 4))
+    found = judge({"recall": {"direction": "higher", "critical": False}}, evaluation(recall=[1.0] * 4))
     assert found.verdict == "ERROR"
-    assert found.reasons == ["every metric is at level warn: nothing is left to decide by"]
+    assert found.reasons == ["no metric is critical: nothing is left to decide by"]
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
@@ -270,7 +271,115 @@ def test_a_case_that_the_baseline_has_no_score_for_does_not_speak_for_the_candid
     gates = {"recall": {"direction": "higher", "margin": 0.125}}
     worse, live = evaluation(recall=[0.75] * 40), evaluation(recall=[1.0] * 40)
     (found,) = judge(gates, worse, without_scores(live, range(10)), max_unscored_share=0.25).metrics
-    assert (found.status, found.difference.pairs, found.difference.mean) == ("FAIL", 30, -0.25)
+    assert (found.status, found.difference.pairs, found.difference.mean) == ("FAIL", 40, -0.25)
+
+
+def test_a_case_that_the_baseline_has_no_score_for_counts_as_its_best():
+    gates = {"hallucination": {"direction": "lower", "margin": 0.125}}
+    made = evaluation(hallucination=[0.5] * 20)
+    (found,) = judge(gates, made, without_scores(made, range(10)), max_unscored_share=0.5).metrics
+    assert found.difference.mean == -0.25  # half of the cases are held against an unknown 0
+    assert found.status == "FAIL"
+
+
+def test_a_value_is_the_worst_that_unscored_cases_allow_beside_the_best():
+    (found,) = judge({"recall": {"direction": "higher"}}, without_scores(evaluation(recall=[0.5] * 4), [0])).metrics
+    assert (found.value, found.upper) == (0.375, 0.625)
+
+
+def test_undefined_values_are_compared_where_both_sides_have_one():
+    made, live = evaluation(hallucination=[0.5] * 12), evaluation(hallucination=[0.5] * 12)
+    for side, place in ((made, 0), (live, 1)):
+        side.rows[place] |= {
+            "undefined": ["hallucination"],
+            "metrics": {**side.rows[place]["metrics"], "hallucination": None},
+        }
+    (found,) = judge({"hallucination": {"direction": "lower", "margin": 0.125}}, made, live).metrics
+    assert (found.status, found.difference.pairs) == ("PASS", 10)
+
+
+def test_cases_about_one_document_are_one_sample():
+    gates = {"recall": {"direction": "higher", "margin": 0.125}}
+    made, live = evaluation(recall=[0.25] * 6 + [0.5] * 14), evaluation(recall=[0.5] * 20)
+    assert judge(gates, made, live).metrics[0].difference.p_harm == 2**-6
+    for row in made.rows[:6]:
+        row["documents"] = ["one.md"]
+    (found,) = judge(gates, made, live).metrics
+    assert (found.difference.p_harm, found.difference.clusters) == (0.5, 15)
+    assert (found.status, found.difference.mean) == ("INCONCLUSIVE", pytest.approx(-0.075))
+
+
+def test_too_few_documents_are_inconclusive_but_for_an_identical_candidate():
+    gates = {"recall": {"direction": "higher", "margin": 0.125}}
+    made, live = evaluation(recall=[0.5] * 20), evaluation(recall=[0.5] * 20)
+    for place, row in enumerate(made.rows):
+        row["documents"] = [f"{place % 3}.md"]
+    assert judge(gates, made, live, min_documents=4).verdict == "PASS"
+    better = copy.deepcopy(made)
+    for row in better.rows:
+        row["metrics"]["recall"] = 0.75
+    found = judge(gates, better, live, min_documents=4)
+    assert found.verdict == "INCONCLUSIVE"
+    assert "cases about 3 documents say too little, 4 are needed" in found.reasons[0]
+    assert judge(gates, better, live, min_documents=3).verdict == "PASS"
+
+
+def test_harm_is_held_against_chance_over_all_critical_metrics_together():
+    metrics = ("recall", "precision", "f1", "faithfulness")
+    gates = {name: {"direction": "higher", "margin": 0.125} for name in metrics}
+    live = evaluation(**{name: [0.5] * 20 for name in metrics})
+    made = evaluation(**{name: [0.5] * 20 for name in metrics} | {"recall": [0.0] * 6 + [0.5] * 14})
+    (alone,) = judge({"recall": gates["recall"]}, made, live).metrics
+    assert (alone.status, alone.difference.p_harm_adjusted) == ("FAIL", 2**-6)
+    together = judge(gates, made, live).metrics[0]
+    assert (together.status, together.difference.p_harm_adjusted) == ("INCONCLUSIVE", 4 * 2**-6)
+    for name in metrics[1:]:  # what only warns is no part of the family
+        gates[name]["critical"] = False
+    assert judge(gates, made, live).metrics[0].difference.p_harm_adjusted == 2**-6
+
+
+def test_an_inconclusive_metric_says_how_many_cases_would_settle_it():
+    made, live = evaluation(recall=[0.0, 1.0, 0.5, 0.5] * 5), evaluation(recall=[0.5] * 20)
+    found = judge({"recall": {"direction": "higher", "margin": 0.125}}, made, live)
+    (metric,) = found.metrics
+    assert metric.status == "INCONCLUSIVE"
+    # the mean is 0: the interval has to shrink from its half width to the margin, and shrinks with the root of the cases
+    wanted = math.ceil(20 * (metric.difference.low / 0.125) ** 2)
+    assert metric.needed_cases == wanted > 20
+    assert f"about {wanted} cases would settle it" in found.reasons[0]
+
+
+def test_a_judges_noise_widens_the_interval():
+    gates = {"recall": {"direction": "higher", "margin": 0.125}}
+    made, live = evaluation(recall=[0.5] * 20), evaluation(recall=[0.5] * 20)
+    made.summary["judge_noise"], live.summary["judge_noise"] = {"recall": {"sd": 0.03}}, {"recall": {"sd": 0.04}}
+    (found,) = judge(gates, made, live).metrics
+    assert found.difference.standard_error == 0.05
+    assert found.difference.low == pytest.approx(-0.05 * 1.959964) and found.difference.high == -found.difference.low
+    assert found.status == "PASS"
+    live.summary["judge_noise"]["recall"]["sd"] = 0.08
+    assert judge(gates, made, live).verdict == "INCONCLUSIVE"
+
+
+def test_a_floor_over_its_ceiling_is_refused():
+    check({**SHIPPED})
+    with pytest.raises(ConfigInvalid, match=r"metrics\.recall: the floor 0\.5 is over the ceiling 0\.25"):
+        check({"metrics": {"recall": {"floor": 0.5, "ceiling": 0.25}}})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"recall": {"direction": "higher", "floor": 1.5}},
+        {"recall": {"direction": "hihger"}},
+        {"recal": {"direction": "higher"}},
+        {"recall": {"direction": "higher", "critical": "no"}},
+        {"recall": {"floor": 0.5}},
+    ],
+)
+def test_gates_that_say_something_wrong_are_refused(wrong):
+    with pytest.raises(ConfigInvalid):
+        schemas.check({**SHIPPED, "metrics": wrong}, "gates", lambda dotted: dotted)
 
 
 def test_a_baseline_with_too_many_unscored_cases_is_said_in_words():
@@ -295,7 +404,17 @@ def test_a_verdict_as_values_holds_its_metrics_and_their_intervals():
     made = evaluation(recall=[0.5] * 4)
     values = judge({"recall": {"direction": "higher", "margin": 0.125}}, made, made).to_dict()
     assert values["verdict"] == "PASS"
-    assert values["metrics"][0]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "pairs": 4}
+    assert values["metrics"][0]["difference"] == {
+        "mean": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "pairs": 4,
+        "clusters": 4,
+        "standard_error": 0.0,
+        "p_harm": 1.0,
+        "p_harm_adjusted": 1.0,
+        "minimum_detectable": None,
+    }
 
 
 @PROPERTY
@@ -358,11 +477,15 @@ def judge(
     *,
     min_cases: int = 2,
     max_unscored_share: float = 0.0,
+    min_documents: int = 2,
 ) -> Verdict:
     gates = {
         "min_cases": min_cases,
         "max_unscored_share": max_unscored_share,
+        "min_documents": min_documents,
         "confidence": 0.95,
+        "alpha": 0.05,
+        "power": 0.8,
         "resamples": 1000,
         "metrics": metrics,
     }
@@ -378,6 +501,9 @@ def evaluation(*, abstained: Sequence[bool] = (), release_id: str = "r1", **valu
             "answerable": True,
             "abstained": False,
             "unscored": "",
+            "unmeasured": [],
+            "undefined": [],
+            "documents": [],
             "snapshot_size": 40,
             "claims": {"response": 1, "gt_answer": 1},
             "metrics": {
@@ -398,7 +524,11 @@ def without_scores(made: Evaluation, places: Sequence[int]) -> Evaluation:
     rows = copy.deepcopy(made.rows)
     for place in places:
         worst = {name: results.worst(name) for name in results.METRICS}
-        rows[place] |= {"unscored": "judge: no reply", "metrics": {**rows[place]["metrics"], **worst}}
+        rows[place] |= {
+            "unscored": "judge: no reply",
+            "unmeasured": sorted(worst),
+            "metrics": {**rows[place]["metrics"], **worst},
+        }
     return summarised(rows, made.summary["inputs"]["release_id"])
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.evaluation import results
+from lib.evaluation.ragchecker_metrics import compute, new_result
 from lib.evaluation.results import Evaluation
 from lib.platform.errors import ConfigInvalid, NotFound
 
@@ -50,6 +51,7 @@ def test_counts_say_what_stands_behind_the_means():
         "unanswerable": 1,
         "unscored": 3,
         "answers_without_claims": 1,
+        "undefined": {},
     }
 
 
@@ -87,6 +89,48 @@ def test_an_unscored_case_counts_with_the_worst_value():
         "self_knowledge",
     }
     assert results.worst("recall") == 0.0
+
+
+def test_what_is_undefined_for_an_answer_is_left_out_and_counted():
+    silent = row("b", undefined=["hallucination"], hallucination=None, claims={"response": 0, "gt_answer": 2})
+    made = evaluation(row("a", hallucination=0.5), silent)
+    assert made.summary["metrics"]["hallucination"] == 0.5
+    assert made.summary["counts"]["undefined"] == {"hallucination": 1}
+    assert made.values("hallucination") == made.upper_values("hallucination") == {"a": 0.5}
+    assert evaluation(silent).summary["metrics"]["hallucination"] is None
+
+
+def test_metrics_that_ragchecker_calls_perfect_without_claims_or_passages_are_undefined():
+    for claims, passages in ((0, 3), (2, 0)):
+        result = new_result("q", "?", "Seven stay.", "", [(str(rank), "text") for rank in range(passages)])
+        result.gt_answer_claims, result.response2answer, result.retrieved2answer = (
+            [["s"]],
+            ["Neutral"],
+            [["Neutral"] * passages],
+        )
+        result.response_claims, result.answer2response = [["c"]] * claims, ["Neutral"] * claims
+        result.retrieved2response = [["Neutral"] * passages] * claims
+        perfect = {name for name, value in compute([result])["q"].items() if value == 1.0 - results.worst(name)}
+        assert perfect == set(results.undefined_metrics(response_claims=claims, passages=passages))
+    assert results.undefined_metrics(response_claims=1, passages=1) == []
+
+
+def test_what_nobody_measured_is_bounded_from_both_sides():
+    made = evaluation(
+        row("a", recall=0.5, hallucination=0.25),
+        row("b", recall=0.0, hallucination=1.0, unscored="judge: no reply", unmeasured=["hallucination", "recall"]),
+        row("c", answerable=False, unscored="reader: no reply"),
+    )
+    assert made.values("recall") == {"a": 0.5, "b": 0.0}
+    assert made.upper_values("recall") == {"a": 0.5, "b": 1.0}
+    assert made.upper_values("hallucination") == {"a": 0.25, "b": 0.0}
+    assert (made.values("abstention_accuracy"), made.upper_values("abstention_accuracy")) == ({"c": 0.0}, {"c": 1.0})
+    assert (made.summary["metrics"]["recall"], made.upper_mean("recall")) == (0.25, 0.75)
+    assert made.upper_mean("deduplication_rate") == made.summary["metrics"]["deduplication_rate"]
+
+
+def test_a_case_is_about_the_first_document_of_its_gold_or_about_itself():
+    assert evaluation(row("a", documents=["d1", "d2"]), row("b")).documents == {"a": "d1", "b": "b"}
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -224,6 +268,9 @@ def row(query_id: str, **changes: Any) -> dict[str, Any]:
         "answerable": True,
         "abstained": False,
         "unscored": "",
+        "unmeasured": [],
+        "undefined": [],
+        "documents": [],
         "response": "that",
         "snapshot_size": 40,
         "claims": {"response": 1, "gt_answer": 1},

@@ -1,8 +1,10 @@
-"""Paired differences: the interval is BCa's, and holds the truth about as often as it says."""
+"""Paired differences: the interval is BCa's over documents, harm is an exact test, and both err as often as they say."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from lib.evaluation.significance import Difference, paired_difference
+from lib.evaluation.significance import Difference, Sampling, adjust, needed_cases, paired_difference
 
 BASELINE = [0.5, 0.75, 0.25, 1.0, 0.0, 0.5, 0.5, 0.75, 1.0, 0.25]
 CANDIDATE = [0.75, 0.75, 0.5, 1.0, 0.25, 0.25, 0.75, 1.0, 1.0, 1.0]
+EIGHTHS = st.tuples(st.integers(0, 8), st.integers(0, 8)).map(lambda pair: (pair[0] / 8, pair[1] / 8))
 
 
-def test_the_interval_is_the_one_that_scipy_gives():
+def test_the_interval_of_independent_cases_is_the_one_that_scipy_gives():
     found = compare(CANDIDATE, BASELINE, confidence=0.9, resamples=5000)
     wanted = bootstrap(
         (np.subtract(CANDIDATE, BASELINE),),
@@ -25,8 +28,19 @@ def test_the_interval_is_the_one_that_scipy_gives():
         n_resamples=5000,
         method="BCa",
         rng=np.random.default_rng(42),
-    ).confidence_interval
-    assert (found.low, found.high) == (wanted.low, wanted.high)
+    )
+    interval = wanted.confidence_interval
+    assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    assert found.standard_error == pytest.approx(wanted.standard_error)
+
+
+def test_the_interval_of_clusters_of_one_size_is_that_of_their_means():
+    clusters = [f"d{place // 2}" for place in range(10)]
+    means = np.subtract(CANDIDATE, BASELINE).reshape(5, 2).mean(axis=1)
+    wanted = bootstrap((means,), np.mean, n_resamples=5000, method="BCa", rng=np.random.default_rng(42)).confidence_interval
+    found = compare(CANDIDATE, BASELINE, clusters=clusters, resamples=5000)
+    assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
+    assert (found.pairs, found.clusters) == (10, 5)
 
 
 def test_the_mean_is_that_of_the_differences():
@@ -35,6 +49,15 @@ def test_the_mean_is_that_of_the_differences():
     assert found.mean == pytest.approx(0.175, abs=1e-15)
     assert found.pairs == 10
     assert found.low < found.mean < found.high
+
+
+def test_cases_that_stand_or_fall_together_say_less():
+    generator = np.random.default_rng(3)
+    change = np.repeat(generator.choice([-0.5, 0.5], size=10), 6)
+    baseline = np.full(60, 0.5)
+    alone = compare(list(baseline + change), list(baseline))
+    together = compare(list(baseline + change), list(baseline), clusters=[f"d{place // 6}" for place in range(60)])
+    assert together.high - together.low > 2 * (alone.high - alone.low)  # the root of 6 is 2.4
 
 
 def test_a_seed_decides_the_interval():
@@ -49,10 +72,11 @@ def test_more_confidence_needs_a_wider_interval():
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
-@pytest.mark.parametrize(("shift", "pairs"), [(0.0, 5), (0.25, 5), (-0.25, 5), (0.5, 1)])
-def test_equal_differences_need_no_bootstrap(shift, pairs):
-    baseline = [0.5] * pairs
-    assert compare([value + shift for value in baseline], baseline) == Difference(shift, shift, shift, pairs)
+@pytest.mark.parametrize(("shift", "pairs", "p_harm"), [(0.0, 5, 1.0), (0.25, 5, 1.0), (-0.25, 5, 2**-5), (-0.5, 1, 0.5)])
+def test_equal_differences_need_no_bootstrap(shift, pairs, p_harm):
+    found = compare([0.5 + shift] * pairs, [0.5] * pairs)
+    assert (found.mean, found.low, found.high, found.p_harm) == (shift, shift, shift, p_harm)
+    assert found.minimum_detectable is None
 
 
 def test_where_bca_has_no_answer_an_interval_is_given_all_the_same():
@@ -79,10 +103,56 @@ def test_the_interval_is_finite_and_within_the_differences(pairs):
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=8, max_size=20))
+@given(st.lists(EIGHTHS, min_size=8, max_size=20))
 def test_swapping_the_two_sides_turns_the_mean_around(pairs):
-    candidate, baseline = ([value / 8 for value in side] for side in zip(*pairs, strict=True))
+    candidate, baseline = zip(*pairs, strict=True)
     assert compare(candidate, baseline).mean == -compare(baseline, candidate).mean
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.lists(EIGHTHS, min_size=1, max_size=8))
+def test_harm_is_the_share_of_all_sign_flips_that_are_as_bad(pairs):
+    differences = [ours - theirs for ours, theirs in pairs]
+    flips = [
+        sum(sign * value for sign, value in zip(signs, differences, strict=True))
+        for signs in itertools.product((-1, 1), repeat=len(pairs))
+    ]
+    found = compare(*zip(*pairs, strict=True))
+    assert found.p_harm == pytest.approx(sum(value <= sum(differences) for value in flips) / len(flips))
+
+
+def test_holms_adjustment_by_hand():
+    found = {name: difference(p_harm=p) for name, p in (("a", 0.02), ("b", 0.01), ("c", 0.04), ("d", 0.9))}
+    adjusted = {name: item.p_harm_adjusted for name, item in adjust(found).items()}
+    # in order: 4 x .01; 3 x .02; 2 x .04; 1 x .9, each at least the one before it
+    assert adjusted == pytest.approx({"a": 0.06, "b": 0.04, "c": 0.08, "d": 0.9})
+    assert list(adjusted) == ["a", "b", "c", "d"]
+
+
+def test_no_adjusted_p_value_is_over_one_or_under_an_earlier_one():
+    adjusted = adjust({"a": difference(p_harm=0.4), "b": difference(p_harm=0.3), "c": difference(p_harm=0.9)})
+    assert [adjusted[name].p_harm_adjusted for name in "bac"] == pytest.approx([0.9, 0.9, 0.9])
+
+
+def test_the_minimum_detectable_loss_is_the_one_that_is_noticed_with_the_power():
+    """A textbook value: 1.96 + 0.84 standard errors; and a loss of that size is found that often."""
+    found = compare(CANDIDATE, BASELINE, resamples=5000)
+    assert found.minimum_detectable == pytest.approx((1.959964 + 0.841621) * found.standard_error)
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "error", "margin", "wanted"),
+    [
+        (0.0, -0.2, 0.1, 0.1, 400),  # the interval has to become half as wide: four times the cases
+        (0.05, -0.1, 0.1, 0.05, 226),  # from .15 to .1 wide: 100 x 2.25, up because .15 / .1 is a little over 1.5 in binary
+        (-0.2, -0.5, 0.1, 0.1, 101),  # worse than the margin already, by two standard errors: it is nearly shown
+        (-0.1, -0.3, 0.1, 0.05, 271),  # 1.645 standard errors of .1 to show -.1: 100 x 2.706
+        (0.0, -0.2, 0.1, 0.0, None),  # exactly at the margin: never
+    ],
+)
+def test_the_cases_that_would_settle_it_by_hand(mean, low, error, margin, wanted):
+    found = Difference(mean, low, -low, 100, 100, error, 0.5, 0.5, None)
+    assert needed_cases(found, margin, 0.05) == wanted
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
@@ -97,5 +167,18 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert 176 <= held <= 199
 
 
-def compare(candidate, baseline, *, confidence=0.95, resamples=1000, seed=42):
-    return paired_difference(candidate, baseline, confidence=confidence, resamples=resamples, seed=seed)
+def compare(
+    candidate: Sequence[float],
+    baseline: Sequence[float],
+    *,
+    clusters: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 42,
+) -> Difference:
+    clusters = [str(place) for place in range(len(candidate))] if clusters is None else clusters
+    return paired_difference(candidate, baseline, clusters, Sampling(confidence, 0.8, resamples, seed))
+
+
+def difference(*, p_harm: float) -> Difference:
+    return Difference(0.0, -0.1, 0.1, 10, 10, 0.05, p_harm, p_harm, None)

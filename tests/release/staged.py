@@ -398,7 +398,13 @@ _BUILD: dict[str, Callable[[Project], None]] = {
 
 def _evaluation(project: Project, release: Release) -> results.Evaluation:
     cases = case_files.load(project.workspace.default_cases)
-    values = {"oracle_hit": 1.0, "filter_hit": 0.0, "reader_gold_usage": 0.0, **dict.fromkeys(METRICS, 0.5)}
+    values = {
+        "oracle_hit": 1.0,
+        "filter_hit": 0.0,
+        "reader_gold_usage": 0.0,
+        "answered": 1.0,
+        **dict.fromkeys(METRICS, 0.5),
+    }
     rows = [
         {
             "query_id": case["query_id"],
@@ -406,6 +412,9 @@ def _evaluation(project: Project, release: Release) -> results.Evaluation:
             "answerable": case["answerable"],
             "abstained": not case["answerable"],
             "unscored": "",
+            "unmeasured": [],
+            "undefined": [],
+            "documents": [],
             "snapshot_size": 45,
             "claims": {"response": 1, "gt_answer": 1},
             "metrics": values if case["answerable"] else None,
@@ -433,5 +442,5 @@ def _metric(name: str, value: float, baseline: str | None) -> dict[str, Any]:
         "ceiling": None,
         "margin": None,
         "difference": None,
-        "level": "block",
+        "critical": True,
     }

@@ -169,7 +169,7 @@ def test_a_missed_limit_is_told_in_words_and_a_warning_is_no_failure(ready):
         if item["metric"] == "recall":
             item |= {"status": "FAIL", "reason": "0.100 is under the floor 0.45"}
         if item["metric"] == "self_knowledge":
-            item |= {"status": "FAIL", "reason": "over its ceiling", "level": "warn"}
+            item |= {"status": "FAIL", "reason": "over its ceiling", "critical": False}
     change_verdict(ready, content)
     said = {row[0]: row[-1] for row in write(ready).rows("metric")}
     assert said["recall"] == "FAIL 0.100 is under the floor 0.45"
