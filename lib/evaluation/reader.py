@@ -58,7 +58,7 @@ class ExtractiveReader:
 
     def __init__(self, embedder: Embedder, max_sentences: int, least_score: float) -> None:
         self.name = f"extractive({embedder.name})"
-        self.record = {"model_id": self.name, "prompt_hash": None}
+        self.record: Mapping[str, Any] = {"model_id": self.name, "prompt_hash": None}
         self._embedder = embedder
         self._max_sentences = max_sentences
         self._least_score = least_score
@@ -99,7 +99,7 @@ class BedrockReader:
         self._client = client
         self._prompt_name = prompt_name
         self._template = settings.prompt_text(prompt_name)
-        self.record = {"model_id": client.model_id, "prompt_hash": settings.prompt_hash(prompt_name)}
+        self.record: Mapping[str, Any] = {"model_id": client.model_id, "prompt_hash": settings.prompt_hash(prompt_name)}
 
     def read(self, query: str, passages: Sequence[str]) -> Answer:
         """Raises ModelFailed where the model gave no usable reply."""

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,26 +13,25 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import embedder_files
 from lib.evaluation import cases as case_files
-from lib.evaluation import ragchecker_metrics, results
-from lib.evaluation.cases import Case, evidence_found, source_text
+from lib.evaluation import flow, results
+from lib.evaluation.cases import Case
 from lib.evaluation.judge import BedrockJudge, Judge
-from lib.evaluation.offline_judge import LexicalJudge, supports
-from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader, Reader
+from lib.evaluation.offline_judge import LexicalJudge
+from lib.evaluation.reader import BedrockReader, ExtractiveReader, Reader
 from lib.evaluation.settings import EvaluationSettings
+from lib.evaluation.systems import BuiltInSystem, System
 from lib.index import changes
 from lib.index.documents import digest_of_documents, read_documents
 from lib.index.embedder import load_embedder, sentence_transformer
 from lib.index.releases import Release
 from lib.index.rerank import load_reranker
-from lib.index.retrieval import Retrieved, Retriever
+from lib.index.retrieval import Retriever
 from lib.index.seal import content_of
-from lib.platform.bedrock import ConverseClient, Limits, ModelFailed, RateLimiter
+from lib.platform.bedrock import ConverseClient, Limits, RateLimiter
 from lib.platform.errors import IntegrityMismatch, Unavailable
 from lib.platform.files import digest_of
-from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
 
-_GOLD_USED = 0.5  # share of a gold quote's words that an answer holds to count as using it
 _PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "tokenizers", "snowballstemmer")
 
 
@@ -53,12 +48,15 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Run:
-    case: Case
-    retrieved: Retrieved
-    answer: Answer
-    unscored: str
-    read_ms: float
+class SystemRequest:
+    """What an external system is evaluated on. ``gold_corpus_digest``: of the documents that hold the gold; None where the
+    quotes are looked for in what the system shows alone.
+    """
+
+    cases: case_files.CaseFile
+    settings: EvaluationSettings
+    gold_corpus_digest: str | None
+    bypass_cli: bool = True
 
 
 class CaughtUpMeanwhile(Unavailable):
@@ -92,7 +90,6 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
         CaughtUpMeanwhile: what it answers from changed while the questions were asked.
         Unavailable: a model cannot be reached at all. A single failed reply leaves its case unscored instead.
     """
-    started = time.monotonic()
     release, config = request.release, request.release.locked_config
     with connection:
         content = content_of(connection, release.table_schema, release.table_name)
@@ -109,35 +106,63 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
         connection, release.release_id, release.table, config, embedder, load_reranker(config.rerank.model)
     )
     reader, judge = _models(workspace, request)
-    retrieved = [retriever.retrieve(case.query) for case in cases]
-    with connection:
-        if changes.coverage_of(connection, release) != covered:
-            raise CaughtUpMeanwhile(
-                f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
-            )
     workers = request.settings.determinism.max_workers if request.settings.use_bedrock else 1
-    runs = _read_all(reader, list(zip(cases, retrieved, strict=True)), workers)
-    answered = time.monotonic()
-    labelled, unscored = _judge_all(judge, runs)
-    judged = time.monotonic()
-    metrics = _compute(list(labelled.values()), request.bypass_cli)
-    rows = [_row(run, labelled.get(run.case.query_id), metrics.get(run.case.query_id), unscored) for run in runs]
-    summary = results.summarise(
-        rows,
+    subject = flow.Subject(
+        system=BuiltInSystem(retriever, reader, decoding_of(request.settings), workers),
+        cases=cases,
+        judge=judge,
         inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
-        produced_by={"reader": reader.name, "judge": judge.name, "metrics": f"ragchecker {version('ragchecker')}"},
         deduplication_rate=release.ingest_stats.get("deduplication_rate"),
+        bypass_cli=request.bypass_cli,
     )
-    evaluation = results.Evaluation(summary, rows)
-    timings = {
-        "answer_s": round(answered - started, 3),
-        "judge_s": round(judged - answered, 3),
-        "metrics_s": round(time.monotonic() - judged, 3),
-        "retrieval_ms": {run.case.query_id: round(run.retrieved.latency_ms, 3) for run in runs},
-        "read_ms": {run.case.query_id: round(run.read_ms, 3) for run in runs},
+
+    def check() -> None:
+        with connection:
+            if changes.coverage_of(connection, release) != covered:
+                raise CaughtUpMeanwhile(
+                    f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
+                )
+
+    return flow.measure(subject, folder, check)
+
+
+def evaluate_system(
+    system: System, request: SystemRequest, judge: Judge, cases: list[Case], folder: Path
+) -> results.Evaluation:
+    """Evaluates an external system on ``cases`` and writes the files into ``folder``.
+
+    Raises:
+        Unavailable: the system or the judge's model answers nobody. A single failed reply leaves its case unscored instead.
+    """
+    inputs = system_inputs_of(system, request)
+    try:
+        return flow.measure(flow.Subject(system, cases, judge, inputs, bypass_cli=request.bypass_cli), folder)
+    finally:
+        system.close()
+
+
+def system_inputs_of(system: System, request: SystemRequest) -> dict[str, Any]:
+    """Digests of everything that decides the outcome, as far as it can be known of a system that is somewhere else."""
+    return {
+        "release_id": system.name,
+        "system_digest": digest_of(dict(system.identity)),
+        "cases_digest": request.cases.digest,
+        "gold_corpus_digest": request.gold_corpus_digest,
+        "settings_digest": request.settings.digest,
+        "code_digest": code_digest(),
+        "packages": package_versions(),
     }
-    results.write(folder, evaluation, ragchecker_metrics.to_json(list(labelled.values())), timings)
-    return evaluation
+
+
+def decoding_of(settings: EvaluationSettings) -> dict[str, Any]:
+    """What every answer's record holds of the deterministic settings."""
+    values = settings.determinism
+    return {
+        "few_shot_ids": list(values.few_shot_ids),
+        "chain_of_thought": values.chain_of_thought,
+        "temperature": values.temperature,
+        "seed": values.seed,
+    }
 
 
 def package_versions() -> dict[str, str]:
@@ -194,94 +219,3 @@ def bedrock_clients(settings: EvaluationSettings, audit_file: Path | None) -> tu
         for role in ("reader_model", "judge_model")
     ]
     return made[0], made[1]
-
-
-def _read_all(reader: Reader, cases: Sequence[tuple[Case, Retrieved]], workers: int) -> list[_Run]:
-    """Reads on ``workers`` threads; the outcome does not depend on how many."""
-    with Progress("answering", len(cases), "cases") as progress, ThreadPoolExecutor(workers) as pool:
-
-        def read(pair: tuple[Case, Retrieved]) -> _Run:
-            case, retrieved = pair
-            began = time.perf_counter()
-            try:
-                answer, problem = reader.read(case.query, [source_text(chunk) for chunk in retrieved.context]), ""
-            except ModelFailed as error:
-                answer, problem = Answer(""), f"reader: {error}"
-            progress.advance()
-            return _Run(case, retrieved, answer, problem, (time.perf_counter() - began) * 1000)
-
-        return [read(pair) for pair in cases] if workers == 1 else list(pool.map(read, cases))
-
-
-def _judge_all(judge: Judge, runs: Sequence[_Run]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Labels every answerable case; returns the labelled results and, for the rest, why a case is unscored."""
-    labelled: dict[str, Any] = {}
-    unscored = {run.case.query_id: run.unscored for run in runs if run.unscored}
-    todo = [run for run in runs if run.case.answerable and not run.unscored]
-    with Progress("judging", len(todo), "cases") as progress:
-        for run in todo:
-            passages = [(chunk.chunk_id, source_text(chunk)) for chunk in run.retrieved.context]
-            result = ragchecker_metrics.new_result(
-                run.case.query_id, run.case.query, run.case.gt_answer, run.answer.text, passages
-            )
-            try:
-                judge.label(result)
-                labelled[run.case.query_id] = result
-            except ModelFailed as error:
-                unscored[run.case.query_id] = f"judge: {error}"
-            progress.advance()
-    return labelled, unscored
-
-
-def _compute(labelled: list[Any], bypass_cli: bool) -> dict[str, dict[str, float]]:
-    if bypass_cli or not labelled:
-        return ragchecker_metrics.compute(labelled) if labelled else {}
-    with tempfile.TemporaryDirectory(prefix="golive-ragchecker-") as folder:
-        return ragchecker_metrics.compute_by_cli(labelled, Path(folder))
-
-
-def _row(run: _Run, labelled: Any, metrics: dict[str, float] | None, unscored: dict[str, str]) -> dict[str, Any]:
-    case, snapshot, context = run.case, run.retrieved.snapshot, run.retrieved.context
-    reason = unscored.get(case.query_id, "")
-    row: dict[str, Any] = {
-        "query_id": case.query_id,
-        "query": case.query,
-        "answerable": case.answerable,
-        "tags": list(case.tags),
-        "documents": sorted({gold.doc_id for gold in case.gold}),
-        "response": run.answer.text,
-        "abstained": run.answer.abstained and not reason,
-        "unscored": reason,
-        "snapshot_size": len(snapshot),
-        "snapshot": [[chunk.chunk_id, chunk.fused_score, chunk.rerank_score] for chunk in snapshot],
-        "context": [chunk.chunk_id for chunk in context],
-        "claims": {
-            "response": len(labelled.response_claims) if labelled else 0,
-            "gt_answer": len(labelled.gt_answer_claims) if labelled else 0,
-        },
-        "unmeasured": [],
-        "undefined": [],
-        "metrics": None,
-    }
-    if case.answerable:
-        shown = [gold for gold in case.gold if case_files.covered(gold, context)]
-        row["unmeasured"] = _unmeasured(run, measured=metrics is not None)
-        if labelled:
-            claims = row["claims"]["response"]
-            row["undefined"] = results.undefined_metrics(response_claims=claims, passages=len(context))
-        row["metrics"] = {
-            "oracle_hit": float(evidence_found(case, snapshot)),
-            "filter_hit": float(evidence_found(case, context)),
-            "reader_gold_usage": float(any(supports(run.answer.text, gold.quote, _GOLD_USED) for gold in shown)),
-            "answered": float(row["claims"]["response"] > 0),
-            **(metrics or {name: results.worst(name) for name in ragchecker_metrics.METRICS}),
-            **dict.fromkeys(row["undefined"]),
-        }
-    return row
-
-
-def _unmeasured(run: _Run, *, measured: bool) -> list[str]:
-    """Metrics of an answerable case that nobody could measure: all that need an answer, or its judgement."""
-    if measured:
-        return []
-    return sorted([*ragchecker_metrics.METRICS, "answered", *(["reader_gold_usage"] if run.unscored else [])])

@@ -76,7 +76,7 @@ class System(Protocol):
 class BuiltInSystem:
     """Golive's own: the retriever of one release and a reader."""
 
-    patience = None
+    patience: int | None = None
 
     def __init__(self, retriever: Retriever, reader: Reader, decoding: Mapping[str, Any], workers: int) -> None:
         """``decoding``: what every answer's record holds of the deterministic settings."""
@@ -162,14 +162,12 @@ def _placed(chunk: Candidate, case: Case) -> Candidate:
     return replace(chunk, duplicates=tuple(places))
 
 
-
-
 def _passages(values: Sequence[Any]) -> list[Candidate]:
     return [_passage(value, rank) for rank, value in enumerate(values, 1)]
 
 
 def _passage(value: Any, rank: int) -> Candidate:
-    given = {"text": value} if isinstance(value, str) else value
+    given: Mapping[str, Any] = {"text": value} if isinstance(value, str) else value
     text = given["text"]
     start, end = given.get("start"), given.get("end")
     if (start is None) != (end is None) or (start is not None and end < start):

@@ -27,7 +27,7 @@ _CLOSING_S = 5.0
 
 @dataclass(frozen=True)
 class CommandLimits:
-    """How a command may be used. ``timeout_s`` is for one question; ``start_timeout_s`` comes on top until its first answer."""
+    """How a command may be used. ``timeout_s`` of one question; until its first answer, ``start_timeout_s`` more."""
 
     timeout_s: float
     start_timeout_s: float

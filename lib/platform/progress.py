@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,8 +23,8 @@ def note(line: str) -> None:
 class Progress:
     """Counts done units of ``total``; use as a context manager and call ``advance``.
 
-    Without a terminal it says where it is at each quarter, and at least once a minute. Where the work takes longer than a few
-    seconds, the time left is said too: what the rest takes if it goes on as so far.
+    Without a terminal it says where it is at each quarter, and at least once a minute. Where the work takes longer than a
+    few seconds, the time left is said too: what the rest takes if it goes on as so far.
     """
 
     def __init__(self, label: str, total: int, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +75,6 @@ class Progress:
 
 def duration(seconds: float) -> str:
     """``12 s``, ``5 min``, ``3 h``: about how long."""
-    for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (math.inf, 3600, "h")):
-        if seconds < limit:
-            break
-    return f"{seconds / divisor:.0f} {unit}"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
