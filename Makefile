@@ -5,6 +5,7 @@ CORPUS  ?=
 CASES   ?=
 BACKUP  ?=
 BEDROCK ?=
+FRESH   ?=
 DRY_RUN ?=
 Q       ?=
 BENCH   ?=
@@ -33,9 +34,9 @@ GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promot
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name BEDROCK=1 DRY_RUN=1 CHUNK_SIZE=n ...]
+golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name BEDROCK=1 FRESH=1 DRY_RUN=1 CHUNK_SIZE=n ...]
 	@$(RUN) scripts/golive.py $(if $(CORPUS),--corpus "$$CORPUS") $(if $(CASES),--cases "$$CASES") \
-		$(if $(BEDROCK),--use-bedrock) $(if $(DRY_RUN),--dry-run) $(GOLIVE_STEPS)
+		$(if $(BEDROCK),--use-bedrock) $(if $(FRESH),--fresh-judging) $(if $(DRY_RUN),--dry-run) $(GOLIVE_STEPS)
 
 rollback: $(CORE) ## go back to a backup: stop, restore, validate, resume (BACKUP=id)
 	@$(RUN) scripts/restore_production_state.py --backup-id "$$BACKUP" --check
@@ -71,8 +72,8 @@ manifest: $(EVAL) ## one step: write the run manifest
 health: $(EVAL) ## one step: the health gates
 	@$(RUN) scripts/health_gated_evaluation.py --check-only
 
-evaluate: $(EVAL) ## one step: evaluate against what is live, and judge
-	@$(RUN) scripts/production_evaluation.py --skip-ingest
+evaluate: $(EVAL) ## one step: evaluate against what is live, and judge (FRESH=1: without the stored judgements)
+	@$(RUN) scripts/production_evaluation.py --skip-ingest $(if $(FRESH),--fresh-judging)
 
 backup: $(CORE) ## one step: back up, and prove the backup by restoring it
 	@$(RUN) scripts/backup_production_state.py

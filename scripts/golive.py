@@ -20,11 +20,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus", metavar="DIR", help="the documents to release (default: eval/corpus)")
     parser.add_argument("--cases", metavar="FILE", help="the cases to judge by (default: eval/test_cases.json)")
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
+    parser.add_argument(
+        "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
+    )
     return parser
 
 
 def main() -> int:
     args = build_parser().parse_args()
+    from dataclasses import replace
+
     from lib.platform.postgres import database
     from lib.release import golive, locking, steps
 
@@ -35,6 +40,7 @@ def main() -> int:
     with database(workspace, "golive", write=True) as connection:
         sources = candidate.layered.values["sources"]
         options = golive.options_for(workspace, connection, asked, sources, args.use_bedrock)
+        options = replace(options, fresh_judging=args.fresh_judging)
         carry_out = golive.preview if args.dry_run else golive.run
         outcome = carry_out(workspace, connection, options, chosen)
     cli.emit(args, outcome.to_dict(), golive.to_text(outcome))

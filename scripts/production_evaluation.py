@@ -2,7 +2,8 @@
 
 Reads:   active_config.json, the sealed shadow table, the live table, the cases, configs/evaluation.yaml,
          configs/gates.yaml, configs/deterministic_evaluation.env
-Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, golive.verdicts
+         where a model judges, the stored judgements (golive.judgements, judgements.jsonl beside the results)
+Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, golive.verdicts, golive.judgements
 Exits with the verdict: 0 PASS, 3 FAIL, 4 INCONCLUSIVE, 13 ERROR. With --skip-ingest and --skip-eval it only checks the
 environment that an evaluation would run in.
 """
@@ -23,6 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-ingest", action="store_true", help="do not build the shadow table first")
     parser.add_argument("--skip-eval", action="store_true", help="do not evaluate")
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
+    parser.add_argument(
+        "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
+    )
     return parser
 
 
@@ -54,7 +58,9 @@ def main() -> int:
             result["plan"] = planned.to_dict()
             lines.append(planned.to_text())
         elif not (args.skip_eval or args.dry_run):
-            found = assessment.assess(workspace, connection, cases_path=cases_path, settings=settings)
+            found = assessment.assess(
+                workspace, connection, cases_path=cases_path, settings=settings, fresh_judging=args.fresh_judging
+            )
             result["verdict"] = found.content
             lines.append(found.to_text(workspace))
             code = int(VERDICT_CODES[found.verdict])

@@ -1,7 +1,9 @@
 """Measure a release with RAGChecker's eleven metrics, without judging it against anything.
 
-Reads:   the live release (or --release ID), the cases, configs/evaluation.yaml, configs/deterministic_evaluation.env
-Writes:  <outdir>/<release_id>/metrics.json, case_results.jsonl, ragchecker.json, timings.json, lessons.json
+Reads:   the live release (or --release ID), the cases, configs/evaluation.yaml, configs/deterministic_evaluation.env;
+         where a model judges, the stored judgements (golive.judgements, judgements.jsonl beside the results)
+Writes:  <outdir>/<release_id>/metrics.json, case_results.jsonl, ragchecker.json, timings.json, lessons.json;
+         where a model judges, judgements.jsonl and golive.judgements
 Equal inputs give equal bytes in all of them but timings.json.
 """
 
@@ -23,6 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--release", metavar="ID", help="the release to measure (default: what is live, else the candidate)"
     )
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
+    parser.add_argument(
+        "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
+    )
     parser.add_argument(
         "--bypass-cli", action="store_true", help="compute in this process, not by ragchecker's command line"
     )
@@ -58,6 +63,7 @@ def main() -> int:
         bypass_cli=args.bypass_cli,
         lessons_scope=args.lessons_scope if args.lessons_mode == "advisory" else None,
         lessons_window=args.lessons_window,
+        fresh_judging=args.fresh_judging,
     )
     with database(workspace, "ragchecker evaluation") as connection:
         if args.dry_run:

@@ -18,9 +18,10 @@ from lib.evaluation.case_rows import make_row
 from lib.evaluation.cases import Case, source_text
 from lib.evaluation.evaluation_files import EvaluationFiles
 from lib.evaluation.judge import Judge
+from lib.evaluation.judges import Judges
 from lib.evaluation.systems import Answered, System, placed
-from lib.platform.bedrock import ModelFailed
 from lib.platform.errors import Unavailable
+from lib.platform.model_client import ModelFailed
 from lib.platform.progress import Progress
 
 _BLOCK = 64
@@ -32,11 +33,10 @@ Pair = tuple[Case, Answered]
 
 @dataclass(frozen=True)
 class Subject:
-    """A system, the cases it is asked in ``query_id`` order, and who judges; ``inputs`` are all that decides the outcome."""
+    """A system, and the cases it is asked in ``query_id`` order; ``inputs`` are all that decides the outcome."""
 
     system: System
     cases: Sequence[Case]
-    judge: Judge
     inputs: Mapping[str, Any]
     deduplication_rate: float | None = None
     bypass_cli: bool = True
@@ -49,7 +49,7 @@ class _Seconds:
     metrics_s: float = 0.0
 
 
-def measure(subject: Subject, folder: Path, check: Callable[[], None] = lambda: None) -> results.Evaluation:
+def measure(subject: Subject, judges: Judges, folder: Path, check: Callable[[], None] = lambda: None) -> results.Evaluation:
     """Asks, judges and measures every case and leaves the evaluation's files in ``folder``.
 
     Neither the number of workers nor the order of the cases changes a row.
@@ -70,21 +70,23 @@ def measure(subject: Subject, folder: Path, check: Callable[[], None] = lambda: 
             seconds.answer_s += time.monotonic() - started
             if not block:
                 break
-            for row, labelled, answer in _measure_block(subject, block, seconds, progress):
+            for row, labelled, answer in _measure_block(block, judges, subject.bypass_cli, seconds, progress):
                 files.add(row, labelled, answer.timings)
                 snapshots_given += answer.snapshot_given and not answer.problem
             check()
+        judges.write(folder)
         summary = results.summarise(
             files.rows,
             inputs=subject.inputs,
             produced_by={
                 "reader": subject.system.name,
-                "judge": subject.judge.name,
+                "judge": judges.first.name,
                 "metrics": f"ragchecker {version('ragchecker')}",
             },
             deduplication_rate=subject.deduplication_rate,
         )
-        summary["system"] = {**subject.system.identity, "answers_with_a_snapshot": snapshots_given}
+        system = {**subject.system.identity, "answers_with_a_snapshot": snapshots_given}
+        summary = {**summary, "judge_noise": judges.noise(), "system": system}
         return files.finish(summary, {name: round(value, 3) for name, value in vars(seconds).items()})
 
 
@@ -123,15 +125,17 @@ def _ask_in_order(system: System, cases: Iterable[Case]) -> Iterator[Pair]:
 
 
 def _measure_block(
-    subject: Subject, block: Sequence[Pair], seconds: _Seconds, progress: Progress
+    block: Sequence[Pair], judges: Judges, bypass_cli: bool, seconds: _Seconds, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], Any, Answered]]:
     """``(row, RAGChecker result or None, answer)`` of each case."""
     started = time.monotonic()
-    labelled, unscored = _judge_all(subject.judge, block, progress)
+    labelled, unscored = _judge_all(judges.first, block, progress)
     judged = time.monotonic()
-    metrics = _compute(list(labelled.values()), subject.bypass_cli)
-    seconds.judge_s += judged - started
-    seconds.metrics_s += time.monotonic() - judged
+    metrics = _compute(list(labelled.values()), bypass_cli)
+    measured = time.monotonic()
+    judges.judge_again(list(labelled.values()), metrics)
+    seconds.judge_s += judged - started + time.monotonic() - measured
+    seconds.metrics_s += measured - judged
     for case, answer in block:
         key = case.query_id
         yield make_row(case, answer, labelled.get(key), metrics.get(key), unscored.get(key, "")), labelled.get(key), answer

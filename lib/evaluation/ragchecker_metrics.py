@@ -49,18 +49,20 @@ def checker(ask: Callable[[list[str]], list[str]]) -> Any:
     return RAGChecker(extractor_name="golive", checker_name="golive", custom_llm_api_func=ask)
 
 
-def is_readable(ragchecker: Any, prompt: str, reply: str) -> bool:
-    """Whether a reply holds what a ``RAGChecker`` asked for: some claims, or a label for each claim that it listed.
+def read_reply(ragchecker: Any, prompt: str, reply: str) -> list[Any] | None:
+    """What a reply says to a ``RAGChecker`` that asked for it: claims, or a label for each claim that it listed.
 
-    RAGChecker itself would go on with no claims, fill up labels with Neutral, and cut off those that are too many.
+    None where it cannot be read so. RAGChecker itself would go on with no claims, fill up labels with Neutral, and cut off
+    those that are too many.
     """
     template = str(import_module("refchecker.checker.checker_prompts").JOINT_CHECKING_PROMPT_Q)
     head, _, tail = template.partition("[CLAIMS]")
     if not prompt.endswith(tail):
-        return bool(ragchecker.extractor.parse_claims(reply, "###"))
+        return [claim.content for claim in ragchecker.extractor.parse_claims(reply, "###")] or None
     claims = prompt.removesuffix(tail).rpartition(head.splitlines()[-1])[2]
     asked = sum(line.startswith('("') for line in claims.splitlines())
-    return len(ragchecker.checker._parse_joint_checking_labels(reply)) == asked
+    labels = list(ragchecker.checker._parse_joint_checking_labels(reply))
+    return labels if len(labels) == asked else None
 
 
 def new_result(query_id: str, query: str, gt_answer: str, response: str, passages: Sequence[tuple[str, str]]) -> Any:

@@ -1,4 +1,4 @@
-"""Readers: a question and the context it was given in, an answer out. Offline an extractive one; else Bedrock."""
+"""Readers: a question and the context it was given in, an answer out. Offline an extractive one; else a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib.evaluation import settings
 from lib.evaluation.words import stems
 from lib.index.embedder import Embedder
 from lib.index.structure import sentences_of
-from lib.platform.bedrock import ConverseClient
+from lib.platform.model_client import ModelClient
 
 _SHORTLIST = 24
 _BATCH = 4
@@ -91,11 +91,11 @@ class ExtractiveReader:
         return found
 
 
-class BedrockReader:
-    """Answers with a Bedrock model and a prompt out of a file."""
+class ModelReader:
+    """Answers with a language model and a prompt out of a file."""
 
-    def __init__(self, client: ConverseClient, prompt_name: str) -> None:
-        self.name = f"bedrock({client.model_id})"
+    def __init__(self, client: ModelClient, prompt_name: str) -> None:
+        self.name = client.name
         self._client = client
         self._prompt_name = prompt_name
         self._template = settings.prompt_text(prompt_name)
@@ -105,8 +105,15 @@ class BedrockReader:
         """Raises ModelFailed where the model gave no usable reply."""
         numbered = "\n\n".join(f"[{rank}] {passage}" for rank, passage in enumerate(passages, 1))
         prompt = self._template.format(passages=numbered, question=query)
-        reply = self._client.complete(prompt, purpose=self._prompt_name).strip()
-        return Answer("" if reply.rstrip(".").casefold() == "i do not know" else reply)
+        reply = self._client.complete(prompt, purpose=self._prompt_name)
+        counted = {"input": reply.input_tokens, "output": reply.output_tokens}
+        tokens = {name: count for name, count in counted.items() if count is not None}
+        return Answer("" if is_no_answer(reply.text) else reply.text.strip(), tokens)
+
+
+def is_no_answer(text: str) -> bool:
+    """Whether a text says that its writer does not know, in the words that the reader's prompt asks for."""
+    return text.strip().rstrip(".").casefold() in ("", "i do not know")
 
 
 def _sentences_of(passages: Sequence[str]) -> list[_Sentence]:

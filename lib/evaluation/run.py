@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,11 +12,9 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import embedder_files
 from lib.evaluation import cases as case_files
-from lib.evaluation import flow, results
+from lib.evaluation import flow, judges, results
 from lib.evaluation.cases import Case
-from lib.evaluation.judge import BedrockJudge, Judge
-from lib.evaluation.offline_judge import LexicalJudge
-from lib.evaluation.reader import BedrockReader, ExtractiveReader, Reader
+from lib.evaluation.reader import ExtractiveReader, ModelReader, Reader
 from lib.evaluation.settings import EvaluationSettings
 from lib.evaluation.systems import BuiltInSystem, System
 from lib.index import changes
@@ -27,9 +24,9 @@ from lib.index.releases import Release
 from lib.index.rerank import load_reranker
 from lib.index.retrieval import Retriever
 from lib.index.seal import content_of
-from lib.platform.bedrock import ConverseClient, Limits, RateLimiter
 from lib.platform.errors import IntegrityMismatch, Unavailable
 from lib.platform.files import digest_of
+from lib.platform.model_client import ModelClient
 from lib.platform.workspace import Workspace
 
 _PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "tokenizers", "snowballstemmer")
@@ -45,6 +42,7 @@ class Request:
     settings: EvaluationSettings
     bypass_cli: bool = True
     audit_file: Path | None = None
+    fresh_judging: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,8 @@ class SystemRequest:
     settings: EvaluationSettings
     gold_corpus_digest: str | None
     bypass_cli: bool = True
+    audit_file: Path | None = None
+    fresh_judging: bool = False
 
 
 class CaughtUpMeanwhile(Unavailable):
@@ -105,12 +105,12 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
     retriever = Retriever(
         connection, release.release_id, release.table, config, embedder, load_reranker(config.rerank.model)
     )
-    reader, judge = _models(workspace, request)
-    workers = request.settings.determinism.max_workers if request.settings.use_bedrock else 1
+    clients = judges.model_clients(request.settings, request.audit_file)
+    reader = _reader(workspace, request.settings, clients.get("reader"))
+    workers = request.settings.determinism.max_workers if "reader" in clients else 1
     subject = flow.Subject(
         system=BuiltInSystem(retriever, reader, decoding_of(request.settings), workers),
         cases=cases,
-        judge=judge,
         inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
         deduplication_rate=release.ingest_stats.get("deduplication_rate"),
         bypass_cli=request.bypass_cli,
@@ -123,22 +123,24 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
                     f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
                 )
 
-    return flow.measure(subject, folder, check)
+    with judges.opened(
+        workspace, request.settings, clients.get("judge"), folder=folder, fresh=request.fresh_judging
+    ) as panel:
+        return flow.measure(subject, panel, folder, check)
 
 
 def evaluate_system(
-    system: System, request: SystemRequest, judge: Judge, cases: list[Case], folder: Path
+    workspace: Workspace, system: System, request: SystemRequest, cases: list[Case], folder: Path
 ) -> results.Evaluation:
     """Evaluates an external system on ``cases`` and writes the files into ``folder``.
 
     Raises:
         Unavailable: the system or the judge's model answers nobody. A single failed reply leaves its case unscored instead.
     """
-    inputs = system_inputs_of(system, request)
-    try:
-        return flow.measure(flow.Subject(system, cases, judge, inputs, bypass_cli=request.bypass_cli), folder)
-    finally:
-        system.close()
+    subject = flow.Subject(system, cases, system_inputs_of(system, request), bypass_cli=request.bypass_cli)
+    client = judges.model_clients(request.settings, request.audit_file).get("judge")
+    with judges.opened(workspace, request.settings, client, folder=folder, fresh=request.fresh_judging) as panel:
+        return flow.measure(subject, panel, folder)
 
 
 def system_inputs_of(system: System, request: SystemRequest) -> dict[str, Any]:
@@ -183,39 +185,9 @@ def code_digest() -> str:
     return digest_of({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
-def _models(workspace: Workspace, request: Request) -> tuple[Reader, Judge]:
-    values = request.settings.values
-    if not request.settings.use_bedrock:
-        files = embedder_files.find(workspace, values["reader"]["embedder"])
-        reader = ExtractiveReader(
-            sentence_transformer(files), values["reader"]["max_sentences"], values["reader"]["least_score"]
-        )
-        return reader, LexicalJudge(values["judge"]["least_coverage"])
-    reader_client, judge_client = bedrock_clients(request.settings, request.audit_file)
-    return BedrockReader(reader_client, values["prompts"]["reader"]), BedrockJudge(judge_client)
-
-
-def bedrock_clients(settings: EvaluationSettings, audit_file: Path | None) -> tuple[ConverseClient, ConverseClient]:
-    """The reader's and the judge's client, sharing one rate limit."""
-    values, limits = settings.values["bedrock"], settings.determinism
-    shared = RateLimiter(limits.bedrock_requests_per_second)
-    made = [
-        ConverseClient(
-            values[role],
-            values["region"],
-            Limits(
-                requests_per_second=limits.bedrock_requests_per_second,
-                max_in_flight=limits.bedrock_max_in_flight,
-                call_timeout_s=limits.bedrock_call_timeout_s,
-                text_timeout_s=limits.bedrock_text_timeout_s,
-                attempts=values["attempts"],
-                max_tokens=values["max_tokens"],
-                temperature=limits.temperature,
-            ),
-            endpoint_url=values.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
-            audit_file=audit_file if limits.prompt_audit else None,
-            limiter=shared,
-        )
-        for role in ("reader_model", "judge_model")
-    ]
-    return made[0], made[1]
+def _reader(workspace: Workspace, settings: EvaluationSettings, client: ModelClient | None) -> Reader:
+    if client is not None:
+        return ModelReader(client, settings.values["prompts"]["reader"])
+    values = settings.values["reader"]
+    files = embedder_files.find(workspace, values["embedder"])
+    return ExtractiveReader(sentence_transformer(files), values["max_sentences"], values["least_score"])

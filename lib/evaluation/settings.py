@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lib.config import embedder_files, layers
 from lib.platform.errors import ConfigInvalid, GoliveError
@@ -22,10 +22,17 @@ _MAX_REQUESTS_PER_SECOND = 0.12
 _SEED = 42
 _PROMPTS = Path(__file__).parent / "prompts"
 
+Role = Literal["reader", "judge"]
+ROLES: tuple[Role, ...] = ("reader", "judge")
+
 
 @dataclass(frozen=True)
 class Determinism:
-    """The deterministic environment, as values. Timeouts are in seconds."""
+    """The deterministic environment, as values. Timeouts are in seconds.
+
+    What is named after Bedrock holds for every model service. ``cache_disabled``: no result is taken from an earlier run;
+    stored judgements are no such cache (docs/adr/0011-stored-judgements.md).
+    """
 
     temperature: float
     cache_disabled: bool
@@ -67,18 +74,32 @@ class EvaluationSettings:
 
     values: dict[str, Any]
     determinism: Determinism
-    use_bedrock: bool
+    use_bedrock: bool  # as it was asked for on the command line
     reader_embedder: dict[str, Any] | str | None  # what decides the offline reader's vectors
 
     @property
     def digest(self) -> str:
-        """Covers everything that decides an answer or a judgement: the prompts' texts, the offline reader's weights."""
+        """Covers everything that decides an answer or a judgement: the prompts' texts, the offline reader's weights,
+        models with their addresses. Not where a key is found, and never a key.
+        """
         return digest_of(self.to_dict())
 
+    def service(self, role: Role) -> str:
+        """Who serves the reader or the judge: ``offline``, ``bedrock`` or ``openai``."""
+        return _service(self.values, role, self.use_bedrock)
+
+    def model(self, role: Role) -> str | None:
+        """The id of the model that reads or judges; None offline."""
+        service = self.service(role)
+        return None if service == "offline" else str(self.values[service][f"{role}_model"])
+
     def to_dict(self) -> dict[str, Any]:
+        openai = {name: value for name, value in self.values["openai"].items() if name != "api_key_variable"}
+        # the system under test is no part of how it is judged: two of them are compared under equal settings
+        values = {name: value for name, value in self.values.items() if name != "system"}
         return {
-            "use_bedrock": self.use_bedrock,
-            "settings": self.values,
+            "served_by": {role: self.service(role) for role in ROLES},
+            "settings": {**values, "openai": openai},
             "determinism": asdict(self.determinism),
             "reader_embedder": self.reader_embedder,
             "prompt_hashes": {name: prompt_hash(name) for name in sorted(self.values["prompts"].values())},
@@ -93,8 +114,13 @@ def load(workspace: Workspace, *, use_bedrock: bool = False) -> EvaluationSettin
     """
     environment = layers.environment_name(workspace, os.environ)
     layered = layers.load(workspace, "evaluation", environment=environment)
-    embedder = None if use_bedrock else _identity(workspace, layered.values["reader"]["embedder"])
+    reads_offline = _service(layered.values, "reader", use_bedrock) == "offline"
+    embedder = _identity(workspace, layered.values["reader"]["embedder"]) if reads_offline else None
     return EvaluationSettings(layered.values, determinism(workspace, os.environ), use_bedrock, embedder)
+
+
+def _service(values: dict[str, Any], role: Role, use_bedrock: bool) -> str:
+    return "bedrock" if use_bedrock else str(values[role]["served_by"])
 
 
 def _identity(workspace: Workspace, embedder: str) -> dict[str, Any] | str:

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 from lib.config import schemas
 from lib.evaluation.cases import Case, source_text
-from lib.evaluation.reader import Reader
+from lib.evaluation.reader import Reader, is_no_answer
 from lib.index.fusion import Candidate
 from lib.index.retrieval import Retriever
-from lib.platform.bedrock import ModelFailed
 from lib.platform.errors import ConfigInvalid, redact
 from lib.platform.files import canonical_json
+from lib.platform.model_client import ModelFailed
 
 PATIENCE = 20  # questions in a row without an answer after which an external system counts as away
 _ANOTHER_VERSION = "another version"  # never a SHA-256: evidence then is what the text holds, wherever it stands
@@ -130,11 +130,6 @@ def parse_reply(reply: Any, query_id: str) -> Answered:
     return Answered(
         text, context, snapshot, "", reply.get("record", {}), timings, by_text=True, snapshot_given="snapshot" in reply
     )
-
-
-def is_no_answer(text: str) -> bool:
-    """Whether a text says that its writer does not know, in the words that Golive's own prompt asks for."""
-    return text.strip().rstrip(".").casefold() in ("", "i do not know")
 
 
 def placed(answered: Answered, case: Case) -> Answered:

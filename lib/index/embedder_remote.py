@@ -153,7 +153,8 @@ def _http(files: EmbedderFiles, remote: RemoteSettings) -> Ask:
 
 
 def _bedrock(files: EmbedderFiles, remote: RemoteSettings) -> Ask:
-    from lib.platform.bedrock import InvokeClient, Limits
+    from lib.platform.bedrock import InvokeClient
+    from lib.platform.model_client import Limits
 
     limits = Limits(
         requests_per_second=remote.requests_per_second,

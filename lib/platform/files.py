@@ -118,8 +118,17 @@ def read_json(path: Path, what: str) -> Any:
         NotFound, Unavailable: as ``read_text``.
         ConfigInvalid: it is not JSON; the line and column are named.
     """
-    text = read_text(path, what)
+    return _parse_json(read_text(path, what), f"{what} {path}")
 
+
+def read_json_lines(path: Path, what: str) -> list[Any]:
+    """The JSON value of each line, under the rules and errors of ``read_json``."""
+    # str.splitlines would also split at the Unicode line ends that a text may hold
+    lines = read_text(path, what).split("\n")
+    return [_parse_json(line, f"{what} {path}:{number}") for number, line in enumerate(lines, 1) if line]
+
+
+def _parse_json(text: str, where: str) -> Any:
     def no_constant(name: str) -> None:
         raise ValueError(f"{name} is not a JSON value")
 
@@ -135,6 +144,6 @@ def read_json(path: Path, what: str) -> Any:
         canonical_json(value)  # the parser makes 1e999 infinite, and keeps half of a surrogate pair
         return value
     except ValueError as error:
-        raise ConfigInvalid(f"{what} {path} is not JSON: {error}") from error
+        raise ConfigInvalid(f"{where} is not JSON: {error}") from error
     except RecursionError as error:
-        raise ConfigInvalid(f"{what} {path} is nested too deeply") from error
+        raise ConfigInvalid(f"{where} is nested too deeply") from error

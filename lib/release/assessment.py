@@ -96,19 +96,28 @@ def plan(workspace: Workspace, connection: Connection, *, cases_path: Path, sett
     return Plan(run.Request(release, cases, config.sources, settings, audit_file=audit_file), live, gates)
 
 
-def assess(workspace: Workspace, connection: Connection, *, cases_path: Path, settings: EvaluationSettings) -> Assessment:
+def assess(
+    workspace: Workspace,
+    connection: Connection,
+    *,
+    cases_path: Path,
+    settings: EvaluationSettings,
+    fresh_judging: bool = False,
+) -> Assessment:
     """Evaluates the active config's release against what is live and records the gate's verdict.
 
     Both are evaluated as they answer once they have caught up with the documents, on gold found in the documents as they
     stand; the inputs name which versions those were (``coverage_digest``), beside the digest of the sealed table. The
     baseline's evaluation is taken from its own evidence where nothing that decides it has changed, and else made anew.
+    With ``fresh_judging`` both are made anew, and judged without the stored judgements.
 
     Raises:
         as ``plan``; IntegrityMismatch: a table is not what was sealed.
     """
     started = time.monotonic()
     planned = plan(workspace, connection, cases_path=cases_path, settings=settings)
-    request, release, live, gates = planned.request, planned.request.release, planned.live, planned.gates
+    request = replace(planned.request, fresh_judging=fresh_judging)
+    release, live, gates = request.release, planned.live, planned.gates
     folder = workspace.evidence(release.release_id)
     candidate, baseline = _evaluate(workspace, connection, request, planned.baseline, folder)
     decided = gate.judge_gate(candidate, baseline, gates, settings.determinism.seed)
@@ -225,7 +234,8 @@ def stands(workspace: Workspace, connection: Connection, release: Release, cases
 def _baseline(workspace: Workspace, connection: Connection, request: run.Request, folder: Path) -> results.Evaluation:
     with connection:
         wanted = _inputs_now(connection, request)
-    for place in (workspace.evidence(request.release.release_id) / "evaluation", folder / "baseline"):
+    places = (workspace.evidence(request.release.release_id) / "evaluation", folder / "baseline")
+    for place in () if request.fresh_judging else places:
         try:
             found = results.read(place)
         except GoliveError:

@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection
 from lib.config import embedder_files, store
 from lib.config.bounds import SPECIAL_TOKENS, TOKEN_BUDGET
 from lib.config.locked_config import LockedConfig
-from lib.evaluation import run
+from lib.evaluation import judges
 from lib.evaluation.settings import EvaluationSettings, overridden
 from lib.index import changes
 from lib.index.embedder import load_embedder, sentence_transformer
@@ -232,12 +232,14 @@ def _models(workspace: Workspace, config: LockedConfig, settings: EvaluationSett
         f"{config.embedder_name} gave {len(vector)} dimensions",
         f"reranker {reranker.name} gave {score:.3f}",
     ]
-    if settings.use_bedrock:
-        for client in run.bedrock_clients(settings, None):
-            client.complete("Reply with the word: ready", purpose="health gate")
-            called.append(f"{client.model_id} replied")
-    else:
+    clients = judges.model_clients(settings, None)
+    for client in clients.values():
+        client.complete("Reply with the word: ready", purpose="health gate")
+        called.append(f"{client.model_id} replied")
+    if "reader" not in clients:
         reader = embedder_files.find(workspace, settings.values["reader"]["embedder"])
         sentence_transformer(reader).embed_query(question)
-        called.append(f"the offline reader's {reader.name} answered; the offline judge needs no model")
+        called.append(f"the offline reader's {reader.name} answered")
+    if "judge" not in clients:
+        called.append("the offline judge needs no model")
     return True, "; ".join(called)

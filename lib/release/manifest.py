@@ -46,7 +46,6 @@ def build(
             "SELECT current_setting('server_version') AS postgresql,"
             " (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector",
         )
-    bedrock = settings.values["bedrock"]
     offline = settings.values["reader"]["embedder"]
     manifest = {
         "manifest_version": 1,
@@ -70,8 +69,8 @@ def build(
                 "max_sequence_length": config.embedder_max_sequence_length,
             },
             "reranker": {"id": config.rerank.model},
-            "reader": {"id": bedrock["reader_model"] if settings.use_bedrock else f"extractive({offline})"},
-            "judge": {"id": bedrock["judge_model"] if settings.use_bedrock else "lexical"},
+            "reader": {"id": settings.model("reader") or f"extractive({offline})"},
+            "judge": {"id": settings.model("judge") or "lexical"},
         },
         "retrieval": asdict(config.retrieval),
         "rerank": asdict(config.rerank),

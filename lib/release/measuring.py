@@ -29,6 +29,7 @@ class Request:
     bypass_cli: bool
     lessons_scope: str | None
     lessons_window: int
+    fresh_judging: bool = False
 
 
 def plan(
@@ -52,6 +53,7 @@ def plan(
         settings,
         bypass_cli=request.bypass_cli,
         audit_file=folder / "prompt_audit.jsonl",
+        fresh_judging=request.fresh_judging,
     )
     return asked, folder
 

@@ -25,6 +25,7 @@ class Options:
     source: str
     cases: Path
     use_bedrock: bool
+    fresh_judging: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ def _bedrock(options: Options) -> list[str]:
     return ["--use-bedrock"] if options.use_bedrock else []
 
 
+def _fresh(options: Options) -> list[str]:
+    return ["--fresh-judging"] if options.fresh_judging else []
+
+
 def _ingest_holds(context: Context) -> bool:
     release = context.release
     with context.connection:
@@ -92,6 +97,8 @@ def _manifest_reads(context: Context, digest: str) -> bool:
 
 
 def _evaluate_holds(context: Context) -> bool:
+    if context.options.fresh_judging:
+        return False
     settings = evaluation_settings.load(context.workspace, use_bedrock=context.options.use_bedrock)
     inputs = assessment.expected_inputs(
         context.workspace, context.connection, context.release, cases_path=context.options.cases, settings=settings
@@ -117,7 +124,7 @@ STEPS = (
     Step(
         "evaluate",
         "production_evaluation.py",
-        lambda options: ["--skip-ingest", *_cases(options), *_bedrock(options)],
+        lambda options: ["--skip-ingest", *_cases(options), *_bedrock(options), *_fresh(options)],
         _evaluate_holds,
     ),
     Step("backup", "backup_production_state.py", lambda options: [], _backup_holds),

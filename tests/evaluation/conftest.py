@@ -1,4 +1,4 @@
-"""A stand-in for Bedrock: a local server that speaks Converse and says what a test tells it to."""
+"""Stand-ins for model services: local servers that speak Converse, or OpenAI's chat, and say what a test tells them to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from lib.platform.bedrock import ConverseClient, Limits
+from lib.platform.bedrock import ConverseClient
+from lib.platform.model_client import Limits
+from lib.platform.openai import ChatClient
+from tests.json_service import Answer, Service, serving
 
 _LIMITS = Limits(
     requests_per_second=1000.0,
@@ -76,6 +79,42 @@ def converse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Converse]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@dataclass
+class Chat:
+    """``reply`` gives a text, the HTTP status of a failure, or a whole answer of any form."""
+
+    url: str = ""
+    reply: Callable[[str, str], str | int | Answer] = lambda model_id, prompt: "yes"
+    service: Service = field(default_factory=lambda: Service(path="/v1"))
+
+    def client(self, model_id: str = "model-1", seed: int = 42) -> ChatClient:
+        return ChatClient(model_id, self.url, _LIMITS, seed=seed, sleep=lambda _: None)
+
+    @property
+    def prompts(self) -> list[str]:
+        return [request["messages"][0]["content"] for request in self.service.requests]
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        said = self.reply(request["model"], request["messages"][0]["content"])
+        if isinstance(said, tuple):
+            return said
+        if isinstance(said, int):
+            return said, b"failed", {}
+        choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 2, "completion_tokens": 1}
+        return 200, json.dumps({"choices": [choice], "usage": usage}).encode(), {}
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    fake = Chat()
+    fake.service.answer = fake.answer
+    with serving(fake.service):
+        fake.url = fake.service.url
+        yield fake
 
 
 def _message(text: str) -> dict[str, Any]:

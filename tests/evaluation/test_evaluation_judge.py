@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lib.evaluation.judge import BedrockJudge
+from lib.evaluation.judge import ModelJudge
 from lib.evaluation.ragchecker_metrics import compute, new_result
-from lib.platform.bedrock import ModelFailed
+from lib.platform.model_client import ModelFailed
 
 E, N = "Entailment", "Neutral"
 
@@ -25,7 +25,7 @@ def test_bedrock_fills_every_label_through_ragcheckers_own_prompts(converse):
     result = new_result(
         "q", "How many?", "Seven stay. Four go.", "Seven stay. Lunch is at noon.", [("1", "P7"), ("2", "P0")]
     )
-    judge = BedrockJudge(converse.client("judge-1"))
+    judge = ModelJudge(converse.client("judge-1"))
     judge.label(result)
     assert judge.name == "ragchecker over bedrock(judge-1)"
     assert result.gt_answer_claims == [["seven", "is", "so"], ["four", "is", "so"]]
@@ -40,7 +40,7 @@ def test_bedrock_fills_every_label_through_ragcheckers_own_prompts(converse):
 def test_bedrock_is_not_asked_about_an_empty_answers_claims(converse):
     converse.reply = judge_model(claims={"Seven stay.": ["seven"]}, holds={"P7": ["seven"]})
     result = new_result("q", "How many?", "Seven stay.", "", [("1", "P7")])
-    BedrockJudge(converse.client()).label(result)
+    ModelJudge(converse.client()).label(result)
     assert (result.response_claims, result.answer2response, result.retrieved2response) == ([], [], [])
     assert (result.response2answer, result.retrieved2answer) == ([N], [[E]])
 
@@ -48,14 +48,14 @@ def test_bedrock_is_not_asked_about_an_empty_answers_claims(converse):
 def test_a_judge_whose_model_fails_says_so(converse):
     converse.reply = lambda model_id, prompt: 500
     with pytest.raises(ModelFailed):
-        BedrockJudge(converse.client()).label(new_result("q", "?", "Seven stay.", "Seven.", [("1", "P7")]))
+        ModelJudge(converse.client()).label(new_result("q", "?", "Seven stay.", "Seven.", [("1", "P7")]))
 
 
 @pytest.mark.parametrize("reply", ["I cannot help with that.", "Yes."])
 def test_a_judges_reply_that_cannot_be_read_leaves_the_case_without_labels(converse, reply):
     converse.reply = lambda model_id, prompt: reply
     with pytest.raises(ModelFailed):
-        BedrockJudge(converse.client()).label(new_result("q", "?", "Seven stay.", "Lunch is at noon.", [("1", "P7")]))
+        ModelJudge(converse.client()).label(new_result("q", "?", "Seven stay.", "Lunch is at noon.", [("1", "P7")]))
 
 
 @pytest.mark.parametrize("labels", ["", E, f"{E}\n{E}\n{E}", f"Claim 1: {E}\nClaim 2: unsure"])
@@ -63,14 +63,14 @@ def test_labels_that_are_not_one_for_each_claim_are_not_made_up_or_cut_off(conve
     claims = '("seven", "is", "so")\n("four", "is", "so")'
     converse.reply = lambda model_id, prompt: claims if is_extraction(prompt) else labels or "None of them."
     with pytest.raises(ModelFailed, match="cannot be read"):
-        BedrockJudge(converse.client()).label(new_result("q", "?", "Seven stay. Four go.", "Seven.", [("1", "P7")]))
+        ModelJudge(converse.client()).label(new_result("q", "?", "Seven stay. Four go.", "Seven.", [("1", "P7")]))
 
 
 def test_more_claims_than_one_prompt_holds_get_a_label_each(converse):
     names = [f"n{number}" for number in range(7)]  # RAGChecker asks about five at a time
     converse.reply = judge_model(claims={"Many.": names, "Few.": ["n1"]}, holds={"P": ["n0", "n6"], "Few.": ["n1"]})
     result = new_result("q", "?", "Many.", "Few.", [("1", "P"), ("2", "None")])
-    BedrockJudge(converse.client()).label(result)
+    ModelJudge(converse.client()).label(result)
     assert result.response2answer == [N, E, N, N, N, N, N]
     assert result.retrieved2answer == [[E, N], [N, N], [N, N], [N, N], [N, N], [N, N], [E, N]]
 
@@ -79,13 +79,13 @@ def test_what_a_model_says_is_never_run_as_code(converse, tmp_path):
     mark = tmp_path / "was-run"
     code = f'("a", "b", "" + str(__import__("pathlib").Path("{mark}").touch()) + "")'
     converse.reply = lambda model_id, prompt: code if is_extraction(prompt) else "Neutral"
-    BedrockJudge(converse.client()).label(new_result("q", "?", "Seven stay.", "Seven.", [("1", "P7")]))
+    ModelJudge(converse.client()).label(new_result("q", "?", "Seven stay.", "Seven.", [("1", "P7")]))
     assert not mark.exists()
 
 
 def test_judging_draws_no_bars(converse, capfd):
     converse.reply = judge_model(claims={"Seven stay.": ["seven"], "Seven.": ["seven"]}, holds={"P7": ["seven"]})
-    judge = BedrockJudge(converse.client())
+    judge = ModelJudge(converse.client())
     capfd.readouterr()
     judge.label(new_result("q", "?", "Seven stay.", "Seven.", [("1", "P7")]))
     assert capfd.readouterr() == ("", "")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader
+from lib.evaluation.reader import Answer, ExtractiveReader, ModelReader
 from lib.evaluation.settings import prompt_text
 from lib.index.structure import sentences_of
-from lib.platform.bedrock import ModelFailed
 from lib.platform.errors import ConfigInvalid, Unavailable
+from lib.platform.model_client import ModelFailed
 
 BACKUPS = (
     "# Backups\n\nA backup is proven by restoring it into fresh tables.\n\n## Retention\n\n"
@@ -133,7 +133,7 @@ def test_an_extractive_reader_is_named_with_its_embedder(embedder):
 
 def test_bedrock_is_asked_once_with_the_prompt_the_numbered_passages_and_the_question(converse):
     converse.reply = lambda model_id, prompt: "  Seven are kept.\n"
-    reader = BedrockReader(converse.client("some.model-v1:0"), "reader.v1")
+    reader = ModelReader(converse.client("some.model-v1:0"), "reader.v1")
     assert reader.read("How {many}?", ["First {passage}.", "Second."]) == Answer("Seven are kept.")
     (asked,) = converse.asked
     assert asked["model_id"] == "some.model-v1:0"
@@ -146,28 +146,28 @@ def test_bedrock_is_asked_once_with_the_prompt_the_numbered_passages_and_the_que
 @pytest.mark.parametrize("reply", ["I do not know.", "I do not know", " i DO NOT know. \n"])
 def test_bedrock_abstains_by_saying_so(converse, reply):
     converse.reply = lambda model_id, prompt: reply
-    assert BedrockReader(converse.client(), "reader.v1").read("?", ["Some passage."]).abstained
+    assert ModelReader(converse.client(), "reader.v1").read("?", ["Some passage."]).abstained
 
 
 def test_bedrock_does_not_abstain_by_mentioning_it(converse):
     converse.reply = lambda model_id, prompt: "I do not know of any limit but 35 seconds."
-    assert not BedrockReader(converse.client(), "reader.v1").read("?", ["Some passage."]).abstained
+    assert not ModelReader(converse.client(), "reader.v1").read("?", ["Some passage."]).abstained
 
 
 @pytest.mark.parametrize("reply", [500, " \n"])
 def test_a_model_without_a_usable_reply_is_said_to_have_failed(converse, reply):
     converse.reply = lambda model_id, prompt: reply
     with pytest.raises(ModelFailed, match=r"model-1 gave no usable reply"):
-        BedrockReader(converse.client(), "reader.v1").read("?", ["Some passage."])
+        ModelReader(converse.client(), "reader.v1").read("?", ["Some passage."])
 
 
 def test_a_service_that_will_not_serve_us_is_unavailable(converse):
     converse.reply = lambda model_id, prompt: 403
     with pytest.raises(Unavailable, match="Bedrock refused model-1"):
-        BedrockReader(converse.client(), "reader.v1").read("?", ["Some passage."])
+        ModelReader(converse.client(), "reader.v1").read("?", ["Some passage."])
 
 
 def test_an_unknown_prompt_is_refused_with_the_known_ones(converse):
     with pytest.raises(ConfigInvalid, match=r"no prompt 'reader\.v9'") as caught:
-        BedrockReader(converse.client(), "reader.v9")
+        ModelReader(converse.client(), "reader.v9")
     assert "reader.v1" in caught.value.detail

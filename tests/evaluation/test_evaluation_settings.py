@@ -192,15 +192,55 @@ def test_the_digest_covers_every_value_of_the_file(workspace):
     path = workspace.configs / "evaluation.yaml"
     shipped = yaml.safe_load(path.read_text(encoding="utf-8"))
     digests = {settings.load(workspace).digest}
+    decides_nothing = [("openai", "api_key_variable")]
     places = [(group, name) for group, values in shipped.items() for name in values if group != "prompts"]
     for group, name in places:
         path.write_text(yaml.safe_dump({**shipped, group: {**shipped[group], name: other(shipped[group][name])}}))
         digests.add(settings.load(workspace).digest)
-    assert len(digests) == len(places) + 1
+    assert len(digests) == len(places) + 1 - len(decides_nothing)
 
 
 def test_the_digest_says_whether_bedrock_is_used(workspace):
     assert settings.load(workspace, use_bedrock=True).digest != settings.load(workspace).digest
+
+
+def test_a_services_key_is_in_no_digest(workspace, monkeypatch):
+    edit_openai(workspace, "")
+    before = settings.load(workspace)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-something")
+    assert settings.load(workspace).digest == before.digest
+
+
+@pytest.mark.parametrize(
+    ("use_bedrock", "reader", "judge"),
+    [
+        (False, "offline", ("openai", "gpt-4o-mini-2024-07-18")),
+        (True, "bedrock", ("bedrock", "anthropic.claude-3-haiku-20240307-v1:0")),
+    ],
+)
+def test_the_file_says_who_serves_reader_and_judge_and_the_flag_wins(workspace, use_bedrock, reader, judge):
+    edit_openai(workspace, "")
+    found = settings.load(workspace, use_bedrock=use_bedrock)
+    assert found.service("reader") == reader
+    assert (found.service("judge"), found.model("judge")) == judge
+    assert (found.model("reader") is None) == (reader == "offline")
+    assert (found.reader_embedder is None) == (reader != "offline")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "base_url: https://user:password@models.example/v1",
+        "base_url: https://models.example/v1?api-key=secret",
+        "base_url: ftp://models.example/v1",
+        "api_key_variable: sk-the-key-itself",
+        "deadline_s: 0",
+    ],
+)
+def test_a_key_does_not_belong_in_the_file_nor_an_address_that_is_none(workspace, line):
+    edit_openai(workspace, line)
+    with pytest.raises(ConfigInvalid, match=r"openai\."):
+        settings.load(workspace)
 
 
 def test_the_digest_covers_the_offline_readers_weights_and_prompts(workspace, tmp_path, monkeypatch):
@@ -240,8 +280,8 @@ def test_an_environments_file_lies_over_the_base(workspace, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("least_coverage: 0.5", "least_coverage: 0.0", r"evaluation\.yaml:9: judge\.least_coverage must be over 0"),
-        ("max_sentences: 2", "max_sentences: two", r"evaluation\.yaml:5: reader\.max_sentences must be of type integer"),
+        ("least_coverage: 0.5", "least_coverage: 0.0", r"evaluation\.yaml:12: judge\.least_coverage must be over 0"),
+        ("max_sentences: 2", "max_sentences: two", r"evaluation\.yaml:6: reader\.max_sentences must be of type integer"),
         ("max_sentences: 2", "max_sentence: 2", r"max_sentence"),
     ],
 )
@@ -267,6 +307,15 @@ def test_settings_as_values_name_every_prompt_with_its_hash(workspace):
     assert loaded.to_dict()["prompt_hashes"] == {"reader.v1": settings.prompt_hash("reader.v1")}
 
 
+def edit_openai(workspace: Workspace, line: str) -> None:
+    """Lets an OpenAI-compatible service judge, and replaces one line of its settings."""
+    path = workspace.configs / "evaluation.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values["judge"]["served_by"] = "openai"
+    values["openai"].update(yaml.safe_load(line) or {})
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
 def exported(path: Path) -> dict[str, str]:
     """What a shell has exported after reading the file."""
     command = f"source '{path}'; env -0"
@@ -276,6 +325,8 @@ def exported(path: Path) -> dict[str, str]:
 
 
 def other(value: Any) -> Any:
+    if value == "offline":
+        return "openai"
     if isinstance(value, str):
         return f"{value}x"
     return value + 1 if isinstance(value, int) else value / 2

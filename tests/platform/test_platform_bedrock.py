@@ -16,8 +16,9 @@ from urllib.parse import unquote
 import boto3
 import pytest
 
-from lib.platform.bedrock import ConverseClient, InvokeClient, Limits, ModelFailed, RateLimiter
+from lib.platform.bedrock import ConverseClient, InvokeClient
 from lib.platform.errors import Unavailable
+from lib.platform.model_client import Limits, ModelFailed, RateLimiter
 
 _LIMITS = Limits(
     requests_per_second=1000,
@@ -141,7 +142,7 @@ Make = Callable[..., ConverseClient]
 
 def test_a_prompt_is_sent_with_the_models_settings_and_its_text_comes_back(service: Service, make_client: Make) -> None:
     service.replies = [_says("first ", "second")]
-    assert make_client().complete("Who?", purpose="reader") == "first second"
+    assert make_client().complete("Who?", purpose="reader").text == "first second"
     assert service.paths == [f"/model/{_MODEL}/converse"]
     assert service.requests == [
         {
@@ -153,7 +154,7 @@ def test_a_prompt_is_sent_with_the_models_settings_and_its_text_comes_back(servi
 
 def test_blocks_that_are_not_text_are_passed_over(service: Service, make_client: Make) -> None:
     service.replies = [_message([{"reasoningContent": {"reasoningText": {"text": "hm"}}}, {"text": "answer"}])]
-    assert make_client().complete("Who?", purpose="reader") == "answer"
+    assert make_client().complete("Who?", purpose="reader").text == "answer"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_blocks_that_are_not_text_are_passed_over(service: Service, make_client:
 def test_a_passing_trouble_is_tried_again(status: int, error: str, service: Service, make_client: Make) -> None:
     service.replies = [_error(status, error), _says("at last")]
     pauses: list[float] = []
-    assert make_client(pauses=pauses).complete("Who?", purpose="reader") == "at last"
+    assert make_client(pauses=pauses).complete("Who?", purpose="reader").text == "at last"
     assert service.prompts == ["Who?", "Who?"]
     assert len(pauses) == 1
 
@@ -185,7 +186,7 @@ def test_a_passing_trouble_is_tried_again(status: int, error: str, service: Serv
 )
 def test_a_proxys_trouble_is_tried_again_too(reply: Reply, service: Service, make_client: Make) -> None:
     service.replies = [reply, _says("at last")]
-    assert make_client().complete("Who?", purpose="reader") == "at last"
+    assert make_client().complete("Who?", purpose="reader").text == "at last"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_what_is_no_converse_message_is_tried_again_and_never_taken_for_an_answe
     reply: Reply, service: Service, make_client: Make
 ) -> None:
     service.replies = [reply, _says("sound"), reply]
-    assert make_client().complete("Who?", purpose="reader") == "sound"
+    assert make_client().complete("Who?", purpose="reader").text == "sound"
     assert len(service.requests) == 2
     with pytest.raises(ModelFailed):
         make_client().complete("Who?", purpose="reader")
@@ -305,7 +306,7 @@ def test_a_service_that_does_not_answer_in_time_fails_the_case(
 
 def test_a_slow_answer_is_followed_by_a_good_one(service: Service, make_client: Make) -> None:
     service.replies = [replace(_says("too late"), hold=True), _says("in time")]
-    assert make_client(text_timeout_s=0.2).complete("Who?", purpose="reader") == "in time"
+    assert make_client(text_timeout_s=0.2).complete("Who?", purpose="reader").text == "in time"
 
 
 def test_a_service_that_is_not_there_fails_the_case(service: Service) -> None:

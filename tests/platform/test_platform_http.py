@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lib.platform.errors import Unavailable
 from lib.platform.http import HttpLimits, JsonService
+from tests.json_service import Service, serving
 
 _LIMITS = HttpLimits(requests_per_second=10_000, max_in_flight=4, timeout_s=20, attempts=4)
 
 
-@dataclass
-class Service:
-    """Gives ``replies`` (status, body, headers) in order, the last for ever; a status of 0 closes the connection."""
-
-    url: str = ""
-    replies: list[tuple[int, bytes, dict[str, str]]] = field(default_factory=list)
-    requests: list[Any] = field(default_factory=list)
-    in_flight: int = 0
-    most_in_flight: int = 0
-    slow_s: float = 0.0
-
-
 @pytest.fixture
 def service() -> Iterator[Service]:
-    service = Service()
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                service.requests.append(body)
-                service.in_flight += 1
-                service.most_in_flight = max(service.most_in_flight, service.in_flight)
-                status, content, headers = service.replies[min(len(service.requests), len(service.replies)) - 1]
-            time.sleep(service.slow_s)
-            with lock:
-                service.in_flight -= 1
-            if status == 0:
-                self.close_connection = True
-                return
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """A client that gave up has closed its connection."""
-
-    with Quiet(("127.0.0.1", 0), Handler) as server:
-        service.url = f"http://127.0.0.1:{server.server_port}/embed"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield service
-        server.shutdown()
-        thread.join()
+    with serving(Service(path="/embed")) as found:
+        yield found
 
 
 def test_the_answers_value_comes_back(service: Service) -> None:

@@ -293,6 +293,19 @@ CREATE TABLE IF NOT EXISTS golive.embedding_cache (
     PRIMARY KEY (identity, text_sha256)
 );
 
+-- What a judge's model replied to a prompt (lib/evaluation/judgements.py). The key is a digest of judge, prompt and repeat.
+CREATE TABLE IF NOT EXISTS golive.judgements (
+    judgement_key  text PRIMARY KEY,
+    judge          jsonb NOT NULL,
+    prompt_sha256  text NOT NULL,
+    repeat         integer NOT NULL,
+    reply          text NOT NULL,
+    read_as        jsonb NOT NULL,
+    input_tokens   integer,
+    output_tokens  integer,
+    judged_at      timestamptz NOT NULL DEFAULT now()
+);
+
 CREATE TABLE IF NOT EXISTS golive.schema_version (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), version integer NOT NULL);
-INSERT INTO golive.schema_version (version) VALUES (2) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
+INSERT INTO golive.schema_version (version) VALUES (3) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
     WHERE schema_version.version < excluded.version;

@@ -1,0 +1,177 @@
+"""Who reads and judges an evaluation, as its settings say: clients within one set of limits, stored judgements, repeats."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.evaluation import judgements, ragchecker_metrics
+from lib.evaluation.judge import Judge, ModelJudge
+from lib.evaluation.judge_noise import measure_noise
+from lib.evaluation.judgements import Judgements
+from lib.evaluation.offline_judge import LexicalJudge
+from lib.evaluation.results import worst
+from lib.evaluation.settings import ROLES, EvaluationSettings, Role
+from lib.platform.bedrock import ConverseClient
+from lib.platform.model_client import Limits, ModelClient, ModelFailed, RateLimiter
+from lib.platform.openai import ChatClient
+from lib.platform.workspace import Workspace
+
+# What an answer without claims has no value of.
+_OF_CLAIMS = frozenset(
+    {"hallucination", "self_knowledge", "noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant"}
+)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """``first`` judges what counts; ``repeated`` judge the same answers again, so that the noise can be told."""
+
+    first: Judge
+    repeated: tuple[Judge, ...]
+    stored: Judgements | None
+    judgings: list[dict[str, Mapping[str, float | None]]] = field(default_factory=list)
+
+    def judge_again(self, labelled: Sequence[Any], metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Judges the answers of some cases again, by every judge that repeats, for the ``noise``.
+
+        An answer that cannot be judged again has the worst values in that judging, as an unscored case has.
+
+        Args:
+            labelled: the results as the first judge left them. metrics: theirs, by ``query_id``.
+        """
+        if not self.repeated or not labelled:
+            return
+        first: dict[str, Mapping[str, float | None]] = {
+            result.query_id: _defined(result, metrics[result.query_id]) for result in labelled
+        }
+        made = [first, *(_judge_again(judge, labelled) for judge in self.repeated)]
+        self.judgings.extend({} for _ in range(len(made) - len(self.judgings)))
+        for kept, judging in zip(self.judgings, made, strict=True):
+            kept.update(judging)
+
+    def noise(self) -> dict[str, dict[str, Any]] | None:
+        """How far the metrics moved over all cases that were judged again; None without repeats."""
+        return measure_noise(self.judgings) if self.judgings else None
+
+    def write(self, folder: Path) -> None:
+        """Leaves the judgements that were used beside an evaluation's results."""
+        if self.stored:
+            self.stored.write(folder)
+        else:
+            judgements.forget(folder)
+
+
+@contextmanager
+def opened(
+    workspace: Workspace,
+    settings: EvaluationSettings,
+    client: ModelClient | None,
+    *,
+    folder: Path,
+    fresh: bool = False,
+) -> Iterator[Judges]:
+    """The judges that the settings name; ``client`` is the judge's of ``model_clients``, None offline.
+
+    Args:
+        folder: where the evaluation's results will stand; what an earlier one judged there is used again.
+        fresh: judge anew whatever is stored.
+    """
+    repeats = settings.values["judge"]["repeats"]
+    if client is None:
+        offline = [LexicalJudge(settings.values["judge"]["least_coverage"]) for _ in range(repeats)]
+        yield Judges(offline[0], tuple(offline[1:]), None)
+        return
+    with judgements.opened(workspace, folder, fresh=fresh) as stored:
+        models = [ModelJudge(client, stored, repeat) for repeat in range(repeats)]
+        yield Judges(models[0], tuple(models[1:]), stored)
+
+
+def model_clients(settings: EvaluationSettings, audit_file: Path | None) -> dict[Role, ModelClient]:
+    """The clients of the roles that a model serves. Those of one service share its rate and its requests in flight."""
+    limits = settings.determinism
+    shared: dict[str, tuple[RateLimiter, threading.Semaphore]] = {}
+    found: dict[Role, ModelClient] = {}
+    for role in ROLES:
+        service = settings.service(role)
+        if service != "offline":
+            throttle = shared.setdefault(
+                service,
+                (RateLimiter(limits.bedrock_requests_per_second), threading.Semaphore(limits.bedrock_max_in_flight)),
+            )
+            found[role] = _client(settings, role, audit_file if limits.prompt_audit else None, *throttle)
+    return found
+
+
+def _client(
+    settings: EvaluationSettings,
+    role: Role,
+    audit_file: Path | None,
+    limiter: RateLimiter,
+    slots: threading.Semaphore,
+) -> ModelClient:
+    service = settings.service(role)
+    values, environment = settings.values[service], settings.determinism
+    model = str(settings.model(role))
+    limits = Limits(
+        requests_per_second=environment.bedrock_requests_per_second,
+        max_in_flight=environment.bedrock_max_in_flight,
+        call_timeout_s=environment.bedrock_call_timeout_s,
+        text_timeout_s=environment.bedrock_text_timeout_s,
+        attempts=values["attempts"],
+        max_tokens=values["max_tokens"],
+        temperature=environment.temperature,
+        deadline_s=values["deadline_s"],
+    )
+    if service == "openai":
+        return ChatClient(
+            model,
+            values["base_url"],
+            limits,
+            seed=environment.seed,
+            api_key_variable=values["api_key_variable"],
+            audit_file=audit_file,
+            limiter=limiter,
+            slots=slots,
+        )
+    return ConverseClient(
+        model,
+        values["region"],
+        limits,
+        endpoint_url=values.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+        audit_file=audit_file,
+        limiter=limiter,
+        slots=slots,
+    )
+
+
+def _judge_again(judge: Judge, labelled: Sequence[Any]) -> dict[str, Mapping[str, float | None]]:
+    again, failed = [], []
+    for result in labelled:
+        copy = _unlabelled(result)
+        try:
+            judge.label(copy)
+            again.append(copy)
+        except ModelFailed:
+            failed.append(result)
+    metrics = ragchecker_metrics.compute(again) if again else {}
+    judged = {result.query_id: _defined(result, metrics[result.query_id]) for result in again}
+    lost = {
+        result.query_id: _defined(result, {name: worst(name) for name in ragchecker_metrics.METRICS}) for result in failed
+    }
+    return {**judged, **lost}
+
+
+def _unlabelled(result: Any) -> Any:
+    passages = [(document.doc_id, document.text) for document in result.retrieved_context]
+    return ragchecker_metrics.new_result(result.query_id, result.query, result.gt_answer, result.response, passages)
+
+
+def _defined(result: Any, metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """An answer's metrics; None for those that have no meaning without claims."""
+    return {name: None if name in _OF_CLAIMS and not result.response_claims else value for name, value in metrics.items()}
