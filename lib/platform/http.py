@@ -48,8 +48,8 @@ class JsonEndpoint:
     """One address that takes JSON by POST and answers JSON, asked once a call. Threads may share it.
 
     ``api_key_variable`` names the environment variable whose value is sent as a bearer token, or as it stands in another
-    header, ``api_key_header``. It is read for each request and kept nowhere. Redirects are not followed: the key is for this
-    address.
+    header, ``api_key_header``. It is read for each request and kept nowhere. Redirects are not followed: the key is for
+    this address.
 
     Args:
         timeout_s: to connect, and between two parts of an answer.
