@@ -159,7 +159,7 @@ def read(folder: Path) -> Evaluation:
     recorded = summary.pop("evaluation_digest", None)
     try:
         rows = read_rows(folder / "case_results.jsonl")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigInvalid(f"{folder}/case_results.jsonl cannot be read: {error}") from error
     found = Evaluation(summary, rows)
     if found.digest != recorded:

@@ -91,7 +91,10 @@ class StoredRows(Sequence[Mapping[str, Any]]):
             offset += len(part)
             *whole, rest = (rest + part).split(b"\n")
             for line in whole:
-                self._note(json.loads(line), len(line) + 1)
+                try:
+                    self._note(json.loads(line), len(line) + 1)
+                except (AttributeError, KeyError, TypeError) as error:
+                    raise ValueError(f"a line is no row: {error!r}") from error
         if rest:
             raise ValueError("the last line has no end")
 
@@ -164,7 +167,7 @@ def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     """The rows of a file: as they are where it is small, else on demand.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: it cannot be read as rows.
+        OSError, ValueError: it cannot be read as rows.
     """
     if path.stat().st_size > HELD_BYTES:
         return StoredRows(path)
