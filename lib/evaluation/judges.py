@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,7 @@ class Judges:
         if not self.repeated or not labelled:
             return
         first: dict[str, Mapping[str, float | None]] = {
-            result.query_id: _defined(result, metrics[result.query_id]) for result in labelled
+            result.query_id: defined_metrics(result, metrics[result.query_id]) for result in labelled
         }
         made = [first, *(_judge_again(judge, labelled) for judge in self.repeated)]
         self.judgings.extend({} for _ in range(len(made) - len(self.judgings)))
@@ -150,21 +150,35 @@ def _client(
     )
 
 
-def _judge_again(judge: Judge, labelled: Sequence[Any]) -> dict[str, Mapping[str, float | None]]:
-    again, failed = [], []
+def label_again(
+    judge: Judge, labelled: Sequence[Any], advance: Callable[[], None] = lambda: None
+) -> tuple[list[Any], dict[str, str]]:
+    """Fresh copies of ``labelled`` as the judge labels them, and why each of the rest could not be judged.
+
+    ``advance`` is called after each.
+    """
+    again: list[Any] = []
+    lost: dict[str, str] = {}
     for result in labelled:
         copy = _unlabelled(result)
         try:
             judge.label(copy)
             again.append(copy)
-        except ModelFailed:
-            failed.append(result)
+        except ModelFailed as error:
+            lost[result.query_id] = str(error)
+        advance()
+    return again, lost
+
+
+def _judge_again(judge: Judge, labelled: Sequence[Any]) -> dict[str, Mapping[str, float | None]]:
+    again, _ = label_again(judge, labelled)
     metrics = ragchecker_metrics.compute(again) if again else {}
-    judged = {result.query_id: _defined(result, metrics[result.query_id]) for result in again}
-    lost = {
-        result.query_id: _defined(result, {name: worst(name) for name in ragchecker_metrics.METRICS}) for result in failed
+    worst_values = {name: worst(name) for name in ragchecker_metrics.METRICS}
+    by_id = {result.query_id: result for result in again}
+    return {
+        result.query_id: defined_metrics(by_id.get(result.query_id, result), metrics.get(result.query_id, worst_values))
+        for result in labelled
     }
-    return {**judged, **lost}
 
 
 def _unlabelled(result: Any) -> Any:
@@ -172,6 +186,6 @@ def _unlabelled(result: Any) -> Any:
     return ragchecker_metrics.new_result(result.query_id, result.query, result.gt_answer, result.response, passages)
 
 
-def _defined(result: Any, metrics: Mapping[str, float]) -> dict[str, float | None]:
+def defined_metrics(result: Any, metrics: Mapping[str, float]) -> dict[str, float | None]:
     """An answer's metrics; None for those that have no meaning without claims."""
     return {name: None if name in _OF_CLAIMS and not result.response_claims else value for name, value in metrics.items()}

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lib.platform.errors import Unavailable
+from lib.platform.errors import ConfigInvalid, Unavailable
 from lib.platform.files import read_json
 
 METRICS = (
@@ -29,6 +29,14 @@ METRICS = (
     "hallucination",
     "self_knowledge",
     "faithfulness",
+)
+LABELS = (
+    "gt_answer_claims",
+    "response_claims",
+    "answer2response",
+    "response2answer",
+    "retrieved2answer",
+    "retrieved2response",
 )
 LOWER_IS_BETTER = frozenset(
     {"noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant", "hallucination", "self_knowledge"}
@@ -123,6 +131,26 @@ def to_json(results: Sequence[Any]) -> str:
     from ragchecker import RAGResults
 
     return str(RAGResults(list(results)).to_json(indent=1)) + "\n"
+
+
+def from_json(text: str) -> list[Any]:
+    """The results of ``to_json``, with their claims, labels and metrics.
+
+    Raises:
+        ConfigInvalid: it is no such text.
+    """
+    _prepare()
+    from ragchecker import RAGResults
+
+    try:
+        return list(RAGResults.from_json(text).results)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigInvalid(f"these are no results of RAGChecker: {type(error).__name__} {error}") from error
+
+
+def labels_of(result: Any) -> list[Any]:
+    """A result's claims and labels: all that a judge decides."""
+    return [getattr(result, name) for name in LABELS]
 
 
 _ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}

@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from lib.evaluation.judgements import Judgements
+from lib.platform import postgres
 from lib.platform.bedrock import ConverseClient
 from lib.platform.model_client import Limits
 from lib.platform.openai import ChatClient
@@ -115,6 +117,20 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
     with serving(fake.service):
         fake.url = fake.service.url
         yield fake
+
+
+@pytest.fixture
+def stored(database_url: str, connection: Any) -> Iterator[Callable[..., Judgements]]:
+    """Opens the stored judgements as one more evaluation sees them."""
+    opened = []
+
+    def make(**options: Any) -> Judgements:
+        opened.append(postgres.connect(database_url, "test"))
+        return Judgements(opened[-1], **options)
+
+    yield make
+    for one in opened:
+        one.close()
 
 
 def _message(text: str) -> dict[str, Any]:

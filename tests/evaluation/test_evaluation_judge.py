@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from lib.evaluation.judge import ModelJudge
-from lib.evaluation.ragchecker_metrics import compute, new_result
+from lib.evaluation.ragchecker_metrics import compute, new_result, to_json
+from lib.platform.errors import IntegrityMismatch
 from lib.platform.model_client import ModelFailed
 
 E, N = "Entailment", "Neutral"
@@ -89,6 +91,75 @@ def test_judging_draws_no_bars(converse, capfd):
     capfd.readouterr()
     judge.label(new_result("q", "?", "Seven stay.", "Seven.", [("1", "P7")]))
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_chat_model_judges_by_the_same_prompts(converse, chat):
+    claims = {"Seven stay.": ["seven"], "Lunch.": ["lunch"]}
+    converse.reply = chat.reply = judge_model(claims=claims, holds={"P7": ["seven"]})
+    by_chat, by_converse = (new_result("q", "?", "Seven stay.", "Lunch.", [("1", "P7")]) for _ in range(2))
+    judge = ModelJudge(chat.client("judge-1"))
+    judge.label(by_chat)
+    ModelJudge(converse.client()).label(by_converse)
+    assert judge.name == "ragchecker over openai(judge-1)"
+    assert chat.prompts == converse.prompts
+    assert to_json([by_chat]) == to_json([by_converse])
+
+
+_HALF = {"choices": [{"message": {"content": '("seven", "is"'}, "finish_reason": "length"}]}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param("I cannot help with that.", id="nonsense"),
+        pytest.param((200, json.dumps(_HALF).encode(), {}), id="half an answer"),
+        pytest.param((200, b"<html>Sign in</html>", {}), id="HTML"),
+        pytest.param("<html>Sign in</html>", id="HTML as an answer"),
+        pytest.param((200, b"", {}), id="nothing"),
+        pytest.param("", id="nothing as an answer"),
+        pytest.param(429, id="429 for ever"),
+        pytest.param((0, b"", {}), id="no answer"),
+    ],
+)
+def test_a_chat_model_that_answers_badly_leaves_the_case_without_labels_and_nothing_stored(chat, stored, reply):
+    chat.reply = lambda model_id, prompt: reply
+    result = new_result("q", "?", "Seven stay.", "Lunch is at noon.", [("1", "P7")])
+    with pytest.raises(ModelFailed):
+        ModelJudge(chat.client(), stored()).label(result)
+    assert (result.answer2response, result.response2answer) == (None, None)
+    chat.reply = judge_model(claims={"Seven stay.": ["seven"], "Lunch is at noon.": ["lunch"]}, holds={"P7": ["seven"]})
+    ModelJudge(chat.client(), stored()).label(result)  # a bad hour is over
+    assert result.retrieved2answer == [[E]]
+
+
+def test_a_stored_judgement_is_not_asked_for_again_and_labels_the_same(chat, stored):
+    chat.reply = judge_model(claims={"Seven stay.": ["seven"], "Lunch.": ["lunch"]}, holds={"P7": ["seven"]})
+    first, again, other = (new_result("q", "?", "Seven stay.", "Lunch.", [("1", "P7")]) for _ in range(3))
+    ModelJudge(chat.client(), stored()).label(first)
+    asked = len(chat.prompts)
+    chat.reply = lambda model_id, prompt: 500
+    ModelJudge(chat.client(), stored()).label(again)
+    assert len(chat.prompts) == asked
+    assert to_json([again]) == to_json([first])
+    for judge in (
+        ModelJudge(chat.client("model-2"), stored()),
+        ModelJudge(chat.client(seed=43), stored()),
+        ModelJudge(chat.client(), stored(), repeat=1),
+        ModelJudge(chat.client(), stored(fresh=True)),
+    ):
+        with pytest.raises(ModelFailed):
+            judge.label(other)
+
+
+def test_a_stored_judgement_that_is_read_otherwise_now_is_no_judgement(chat, stored, connection):
+    chat.reply = judge_model(claims={"Seven stay.": ["seven"], "Lunch.": ["lunch"]}, holds={"P7": ["seven"]})
+    ModelJudge(chat.client(), stored()).label(new_result("q", "?", "Seven stay.", "Lunch.", [("1", "P7")]))
+    with connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE golive.judgements SET reply = 'Contradiction' WHERE reply = 'Entailment'")
+        assert cursor.rowcount == 1
+    with pytest.raises(IntegrityMismatch, match="is not read as it was") as caught:
+        ModelJudge(chat.client(), stored()).label(new_result("q", "?", "Seven stay.", "Lunch.", [("1", "P7")]))
+    assert caught.value.hint.startswith("--fresh-judging")
 
 
 def is_extraction(prompt: str) -> bool:

@@ -8,24 +8,10 @@ from typing import Any
 
 import pytest
 
-from lib.evaluation.judgements import FILE, Judgement, Judgements, key_of
-from lib.platform import postgres
+from lib.evaluation.judgements import FILE, Judgement, key_of
 from lib.platform.errors import ConfigInvalid
 
 JUDGE = {"service": "openai", "address": "http://h/v1", "model_id": "m", "temperature": 0.0, "max_tokens": 9, "seed": 42}
-
-
-@pytest.fixture
-def make_store(database_url: str, connection: Any) -> Any:
-    opened = []
-
-    def make(**options: Any) -> Judgements:
-        opened.append(postgres.connect(database_url, "test"))
-        return Judgements(opened[-1], **options)
-
-    yield make
-    for one in opened:
-        one.close()
 
 
 @pytest.mark.parametrize("name", list(JUDGE))
@@ -38,37 +24,37 @@ def test_prompt_and_repeat_are_in_the_key():
     assert len({key_of(JUDGE, "p", 0), key_of(JUDGE, "q", 0), key_of(JUDGE, "p", 1)}) == 3
 
 
-def test_what_was_kept_is_found_by_the_next_evaluation_as_it_was(make_store):
+def test_what_was_kept_is_found_by_the_next_evaluation_as_it_was(stored):
     one = made("line\nend\u2028 é", [["é", "is", "so"]])
-    assert make_store().find(one.key) is None
-    assert make_store().keep(one) == one
-    assert make_store().find(one.key) == one
+    assert stored().find(one.key) is None
+    assert stored().keep(one) == one
+    assert stored().find(one.key) == one
 
 
-def test_of_two_at_the_same_time_the_first_counts_for_both(make_store):
-    first, second = make_store(), make_store()
+def test_of_two_at_the_same_time_the_first_counts_for_both(stored):
+    first, second = stored(), stored()
     assert first.keep(made("Entailment")).reply == "Entailment"
     assert second.keep(made("Neutral")).reply == "Entailment"
 
 
-def test_fresh_judging_passes_over_what_is_stored_and_replaces_it(make_store):
-    make_store().keep(made("old"))
-    fresh = make_store(fresh=True)
+def test_fresh_judging_passes_over_what_is_stored_and_replaces_it(stored):
+    stored().keep(made("old"))
+    fresh = stored(fresh=True)
     assert fresh.find(made("old").key) is None
     assert fresh.keep(made("new")).reply == "new"
     assert fresh.find(made("old").key).reply == "new"  # a prompt that comes again in the run is not judged twice
     assert fresh.keep(made("newer still")).reply == "new"
-    assert make_store().find(made("old").key).reply == "new"
+    assert stored().find(made("old").key).reply == "new"
 
 
-def test_the_file_beside_the_results_carries_them_to_another_database(make_store, connection, tmp_path):
-    store = make_store()
+def test_the_file_beside_the_results_carries_them_to_another_database(stored, connection, tmp_path):
+    store = stored()
     for number in (1, 0):
         store.keep(made("Neutral", repeat=number))
     store.write(tmp_path / "a")
     with connection, connection.cursor() as cursor:
         cursor.execute("TRUNCATE golive.judgements")
-    elsewhere = make_store()
+    elsewhere = stored()
     elsewhere.load(tmp_path / "a")
     for number in (0, 1):
         assert elsewhere.find(made("x", repeat=number).key) == made("Neutral", repeat=number)
@@ -76,12 +62,12 @@ def test_the_file_beside_the_results_carries_them_to_another_database(make_store
     assert (tmp_path / "a" / FILE).read_bytes() == (tmp_path / "b" / FILE).read_bytes()
 
 
-def test_what_a_result_was_made_of_comes_before_what_was_judged_since(make_store, tmp_path):
-    store = make_store()
+def test_what_a_result_was_made_of_comes_before_what_was_judged_since(stored, tmp_path):
+    store = stored()
     store.keep(made("then"))
     store.write(tmp_path)
-    make_store(fresh=True).keep(made("since"))
-    again = make_store()
+    stored(fresh=True).keep(made("since"))
+    again = stored()
     again.load(tmp_path)
     assert again.find(made("then").key).reply == "then"
 
@@ -89,20 +75,20 @@ def test_what_a_result_was_made_of_comes_before_what_was_judged_since(make_store
 @pytest.mark.parametrize(
     ("old", "new"), [('"repeat":0', '"repeat":1'), ('"reply"', '"said"'), ("{", ""), ('"seed":42', '"seed":43')]
 )
-def test_a_file_that_was_damaged_is_named(make_store, tmp_path, old, new):
-    store = make_store()
+def test_a_file_that_was_damaged_is_named(stored, tmp_path, old, new):
+    store = stored()
     store.keep(made("Neutral"))
     store.write(tmp_path)
     path = tmp_path / FILE
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ConfigInvalid, match=FILE):
-        make_store().load(tmp_path)
-    make_store(fresh=True).load(tmp_path)  # which does not look at it
+        stored().load(tmp_path)
+    stored(fresh=True).load(tmp_path)  # which does not look at it
 
 
-def test_an_evaluations_file_holds_what_it_used_alone(make_store, tmp_path):
-    make_store().keep(made("unused", repeat=7))
-    store = make_store()
+def test_an_evaluations_file_holds_what_it_used_alone(stored, tmp_path):
+    stored().keep(made("unused", repeat=7))
+    store = stored()
     store.keep(made("Neutral"))
     store.write(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]

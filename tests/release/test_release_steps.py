@@ -219,6 +219,13 @@ def test_a_backup_without_what_is_live_now_does_not_hold(second):
     assert SKIPPED - holding(second) == {"backup"}
 
 
+def test_fresh_judging_is_passed_on_to_the_evaluation_alone_and_never_skipped(tmp_path):
+    options = Options(None, "", tmp_path / "cases.json", False, fresh_judging=True)
+    assert [step.name for step in STEPS if "--fresh-judging" in step.arguments(options)] == ["evaluate"]
+    (evaluate,) = [step for step in STEPS if step.name == "evaluate"]
+    assert evaluate.holds(Context(None, None, None, options)) is False  # whatever its receipt says
+
+
 def holding(project: Project, *, cases: Path | None = None, use_bedrock: bool = False) -> set[str]:
     """The steps that hold now."""
     options = Options(None, "", cases or project.workspace.default_cases, use_bedrock)
