@@ -2,9 +2,10 @@
 
 Reads:   the live release (or --release ID), the cases, configs/evaluation.yaml, configs/deterministic_evaluation.env;
          where a model judges, the stored judgements (golive.judgements, judgements.jsonl beside the results)
-Writes:  <outdir>/<release_id>/metrics.json, case_results.jsonl, ragchecker.json, timings.json, lessons.json;
+Writes:  <outdir>/<release_id>/metrics.json, case_results.jsonl, ragchecker.json, answers.jsonl, timings.json,
+         lessons.json;
          where a model judges, judgements.jsonl and golive.judgements
-Equal inputs give equal bytes in all of them but timings.json.
+Equal inputs give equal bytes in all of them but timings.json and answers.jsonl.
 """
 
 import _preflight  # noqa: F401

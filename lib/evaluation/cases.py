@@ -99,17 +99,7 @@ def resolve(file: CaseFile, documents: Sequence[Document], sources: Sequence[str
                 gold.append(found)
             else:
                 problems.append(f"{raw['query_id']}: {found}")
-        cases.append(
-            Case(
-                query_id=raw["query_id"],
-                query=raw["query"],
-                gt_answer=raw["gt_answer"],
-                answerable=raw["answerable"],
-                require_all=raw.get("require", "all") == "all",
-                gold=tuple(gold),
-                tags=tuple(raw.get("tags", ())),
-            )
-        )
+        cases.append(_case(raw, gold))
     if problems:
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise ConfigInvalid(
@@ -118,6 +108,30 @@ def resolve(file: CaseFile, documents: Sequence[Document], sources: Sequence[str
             hint="correct the quotes, or sync the corpus that these cases belong to",
         )
     return sorted(cases, key=lambda case: case.query_id)
+
+
+def without_documents(file: CaseFile) -> list[Case]:
+    """The cases where there are no documents to find the quotes in: each gold span has no version and starts at 0.
+
+    What a system shows can then hold a quote only by its text.
+    """
+    cases = [
+        _case(raw, [GoldSpan(item["doc_id"], "", 0, len(item["quote"]), item["quote"]) for item in raw["gold"]])
+        for raw in file.values["cases"]
+    ]
+    return sorted(cases, key=lambda case: case.query_id)
+
+
+def _case(raw: Mapping[str, Any], gold: Sequence[GoldSpan]) -> Case:
+    return Case(
+        query_id=raw["query_id"],
+        query=raw["query"],
+        gt_answer=raw["gt_answer"],
+        answerable=raw["answerable"],
+        require_all=raw.get("require", "all") == "all",
+        gold=tuple(gold),
+        tags=tuple(raw.get("tags", ())),
+    )
 
 
 def _resolve_quote(path: str, quote: str, by_id: Mapping[str, Document], sources: Sequence[str]) -> GoldSpan | str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib.evaluation import judgements, ragchecker_metrics
 from lib.evaluation.judge import Judge, ModelJudge
-from lib.evaluation.judge_noise import Judging, measure_noise
+from lib.evaluation.judge_noise import measure_noise
 from lib.evaluation.judgements import Judgements
 from lib.evaluation.offline_judge import LexicalJudge
 from lib.evaluation.results import worst
@@ -20,7 +20,6 @@ from lib.evaluation.settings import ROLES, EvaluationSettings, Role
 from lib.platform.bedrock import ConverseClient
 from lib.platform.model_client import Limits, ModelClient, ModelFailed, RateLimiter
 from lib.platform.openai import ChatClient
-from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
 
 # What an answer without claims has no value of.
@@ -36,11 +35,10 @@ class Judges:
     first: Judge
     repeated: tuple[Judge, ...]
     stored: Judgements | None
+    judgings: list[dict[str, Mapping[str, float | None]]] = field(default_factory=list)
 
-    def noise(
-        self, labelled: Sequence[Any], metrics: Mapping[str, Mapping[str, float]]
-    ) -> dict[str, dict[str, Any]] | None:
-        """Judges the answers of ``labelled`` again and says how far the metrics moved; None without repeats.
+    def judge_again(self, labelled: Sequence[Any], metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Judges the answers of some cases again, by every judge that repeats, for the ``noise``.
 
         An answer that cannot be judged again has the worst values in that judging, as an unscored case has.
 
@@ -48,9 +46,18 @@ class Judges:
             labelled: the results as the first judge left them. metrics: theirs, by ``query_id``.
         """
         if not self.repeated or not labelled:
-            return None
-        first = {result.query_id: defined_metrics(result, metrics[result.query_id]) for result in labelled}
-        return measure_noise([first, *(_judge_again(judge, labelled) for judge in self.repeated)])
+            return
+        first: dict[str, Mapping[str, float | None]] = {
+            result.query_id: defined_metrics(result, metrics[result.query_id]) for result in labelled
+        }
+        made = [first, *(_judge_again(judge, labelled) for judge in self.repeated)]
+        self.judgings.extend({} for _ in range(len(made) - len(self.judgings)))
+        for kept, judging in zip(self.judgings, made, strict=True):
+            kept.update(judging)
+
+    def noise(self) -> dict[str, dict[str, Any]] | None:
+        """How far the metrics moved over all cases that were judged again; None without repeats."""
+        return measure_noise(self.judgings) if self.judgings else None
 
     def write(self, folder: Path) -> None:
         """Leaves the judgements that were used beside an evaluation's results."""
@@ -143,23 +150,27 @@ def _client(
     )
 
 
-def label_again(judge: Judge, labelled: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
-    """Fresh copies of ``labelled`` as the judge labels them, and why each of the rest could not be judged."""
+def label_again(
+    judge: Judge, labelled: Sequence[Any], advance: Callable[[], None] = lambda: None
+) -> tuple[list[Any], dict[str, str]]:
+    """Fresh copies of ``labelled`` as the judge labels them, and why each of the rest could not be judged.
+
+    ``advance`` is called after each.
+    """
     again: list[Any] = []
     lost: dict[str, str] = {}
-    with Progress("judging again", len(labelled), "cases") as progress:
-        for result in labelled:
-            copy = _unlabelled(result)
-            try:
-                judge.label(copy)
-                again.append(copy)
-            except ModelFailed as error:
-                lost[result.query_id] = str(error)
-            progress.advance()
+    for result in labelled:
+        copy = _unlabelled(result)
+        try:
+            judge.label(copy)
+            again.append(copy)
+        except ModelFailed as error:
+            lost[result.query_id] = str(error)
+        advance()
     return again, lost
 
 
-def _judge_again(judge: Judge, labelled: Sequence[Any]) -> Judging:
+def _judge_again(judge: Judge, labelled: Sequence[Any]) -> dict[str, Mapping[str, float | None]]:
     again, _ = label_again(judge, labelled)
     metrics = ragchecker_metrics.compute(again) if again else {}
     worst_values = {name: worst(name) for name in ragchecker_metrics.METRICS}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from lib.evaluation import settings
 from lib.evaluation.words import stems
@@ -22,9 +22,10 @@ _USUAL_WORDS = 25
 
 @dataclass(frozen=True)
 class Answer:
-    """``text`` is empty where the reader says that the context does not hold the answer."""
+    """``text`` is empty where the reader says that the context does not hold the answer; ``tokens`` as a model counted."""
 
     text: str
+    tokens: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def abstained(self) -> bool:
@@ -32,9 +33,10 @@ class Answer:
 
 
 class Reader(Protocol):
-    """Answers from the context alone. ``passages`` are in ranked order."""
+    """Answers from the context alone. ``passages`` are in ranked order. ``record``: what every answer is made with."""
 
     name: str
+    record: Mapping[str, Any]
 
     def read(self, query: str, passages: Sequence[str]) -> Answer: ...
 
@@ -56,6 +58,7 @@ class ExtractiveReader:
 
     def __init__(self, embedder: Embedder, max_sentences: int, least_score: float) -> None:
         self.name = f"extractive({embedder.name})"
+        self.record: Mapping[str, Any] = {"model_id": self.name, "prompt_hash": None}
         self._embedder = embedder
         self._max_sentences = max_sentences
         self._least_score = least_score
@@ -96,13 +99,21 @@ class ModelReader:
         self._client = client
         self._prompt_name = prompt_name
         self._template = settings.prompt_text(prompt_name)
+        self.record: Mapping[str, Any] = {"model_id": client.model_id, "prompt_hash": settings.prompt_hash(prompt_name)}
 
     def read(self, query: str, passages: Sequence[str]) -> Answer:
         """Raises ModelFailed where the model gave no usable reply."""
         numbered = "\n\n".join(f"[{rank}] {passage}" for rank, passage in enumerate(passages, 1))
         prompt = self._template.format(passages=numbered, question=query)
-        reply = self._client.complete(prompt, purpose=self._prompt_name).text.strip()
-        return Answer("" if reply.rstrip(".").casefold() == "i do not know" else reply)
+        reply = self._client.complete(prompt, purpose=self._prompt_name)
+        counted = {"input": reply.input_tokens, "output": reply.output_tokens}
+        tokens = {name: count for name, count in counted.items() if count is not None}
+        return Answer("" if is_no_answer(reply.text) else reply.text.strip(), tokens)
+
+
+def is_no_answer(text: str) -> bool:
+    """Whether a text says that its writer does not know, in the words that the reader's prompt asks for."""
+    return text.strip().rstrip(".").casefold() in ("", "i do not know")
 
 
 def _sentences_of(passages: Sequence[str]) -> list[_Sentence]:

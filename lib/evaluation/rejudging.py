@@ -12,6 +12,7 @@ from lib.evaluation.judge_noise import measure_noise
 from lib.evaluation.settings import EvaluationSettings
 from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import read_text
+from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
 
 RESULTS = "ragchecker.json"
@@ -74,7 +75,8 @@ def rejudge(
     client = judges.model_clients(settings, audit_file).get("judge")
     with judges.opened(workspace, settings, client, folder=folder, fresh=fresh) as panel:
         _require_judge(panel.first.name, recorded.summary["produced_by"]["judge"])
-        again, lost = judges.label_again(panel.first, list(before.values()))
+        with Progress("judging again", len(before), "cases") as progress:
+            again, lost = judges.label_again(panel.first, list(before.values()), progress.advance)
     metrics = ragchecker_metrics.compute(again) if again else {}
     rows = {row["query_id"]: row["metrics"] for row in recorded.rows}
     judgings = [_both(result, rows[result.query_id], metrics[result.query_id]) for result in again]

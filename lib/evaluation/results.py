@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER, METRICS
+from lib.evaluation.rows import digest_of_evaluation, read_rows
 from lib.platform.errors import ConfigInvalid, NotFound
-from lib.platform.files import digest_of, read_json, write_json, write_json_lines, write_text, writing
+from lib.platform.files import read_json, write_json, write_json_lines, write_text, writing
 
 CASE_METRICS = ("oracle_hit", "filter_hit", "reader_gold_usage", "answered", *METRICS)
 _MEAN_NAMES = {"oracle_hit": "oracle_hit_rate", "filter_hit": "filter_hit_rate", "answered": "answer_rate"}
@@ -27,11 +27,11 @@ class Evaluation:
     """
 
     summary: dict[str, Any]
-    rows: list[dict[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
 
     @property
     def digest(self) -> str:
-        return digest_of({"summary": self.summary, "rows": self.rows})
+        return digest_of_evaluation(self.summary, self.rows)
 
     @property
     def unscored(self) -> set[str]:
@@ -101,7 +101,7 @@ def undefined_metrics(*, response_claims: int, passages: int) -> list[str]:
 
 
 def summarise(
-    rows: list[dict[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     *,
     inputs: Mapping[str, Any],
     produced_by: Mapping[str, str],
@@ -145,7 +145,7 @@ def write(folder: Path, evaluation: Evaluation, ragchecker_json: str, timings: M
         (folder / "metrics.json").unlink(missing_ok=True)
     write_text(folder / "ragchecker.json", ragchecker_json)
     write_json(folder / "timings.json", dict(timings))
-    write_json_lines(folder / "case_results.jsonl", evaluation.rows)
+    write_json_lines(folder / "case_results.jsonl", [dict(row) for row in evaluation.rows])
     write_json(folder / "metrics.json", {**evaluation.summary, "evaluation_digest": evaluation.digest})
 
 
@@ -158,9 +158,7 @@ def read(folder: Path) -> Evaluation:
         raise ConfigInvalid(f"{folder}/metrics.json is not a JSON object", hint="evaluate again")
     recorded = summary.pop("evaluation_digest", None)
     try:
-        text = (folder / "case_results.jsonl").read_text(encoding="utf-8")
-        # str.splitlines would also split at the Unicode line ends that an answer may hold
-        rows = [json.loads(line) for line in text.split("\n") if line]
+        rows = read_rows(folder / "case_results.jsonl")
     except (OSError, ValueError) as error:
         raise ConfigInvalid(f"{folder}/case_results.jsonl cannot be read: {error}") from error
     found = Evaluation(summary, rows)

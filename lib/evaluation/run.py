@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,26 +12,23 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import embedder_files
 from lib.evaluation import cases as case_files
-from lib.evaluation import judges, ragchecker_metrics, results
-from lib.evaluation.cases import Case, evidence_found, source_text
-from lib.evaluation.judge import Judge
-from lib.evaluation.offline_judge import supports
-from lib.evaluation.reader import Answer, ExtractiveReader, ModelReader, Reader
+from lib.evaluation import flow, judges, results
+from lib.evaluation.cases import Case
+from lib.evaluation.reader import ExtractiveReader, ModelReader, Reader
 from lib.evaluation.settings import EvaluationSettings
+from lib.evaluation.systems import BuiltInSystem, System
 from lib.index import changes
 from lib.index.documents import digest_of_documents, read_documents
 from lib.index.embedder import load_embedder, sentence_transformer
 from lib.index.releases import Release
 from lib.index.rerank import load_reranker
-from lib.index.retrieval import Retrieved, Retriever
+from lib.index.retrieval import Retriever
 from lib.index.seal import content_of
 from lib.platform.errors import IntegrityMismatch, Unavailable
 from lib.platform.files import digest_of
-from lib.platform.model_client import ModelClient, ModelFailed
-from lib.platform.progress import Progress
+from lib.platform.model_client import ModelClient
 from lib.platform.workspace import Workspace
 
-_GOLD_USED = 0.5  # share of a gold quote's words that an answer holds to count as using it
 _PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "tokenizers", "snowballstemmer")
 
 
@@ -53,12 +46,17 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Run:
-    case: Case
-    retrieved: Retrieved
-    answer: Answer
-    unscored: str
-    read_ms: float
+class SystemRequest:
+    """What an external system is evaluated on. ``gold_corpus_digest``: of the documents that hold the gold; None where the
+    quotes are looked for in what the system shows alone.
+    """
+
+    cases: case_files.CaseFile
+    settings: EvaluationSettings
+    gold_corpus_digest: str | None
+    bypass_cli: bool = True
+    audit_file: Path | None = None
+    fresh_judging: bool = False
 
 
 class CaughtUpMeanwhile(Unavailable):
@@ -92,7 +90,6 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
         CaughtUpMeanwhile: what it answers from changed while the questions were asked.
         Unavailable: a model cannot be reached at all. A single failed reply leaves its case unscored instead.
     """
-    started = time.monotonic()
     release, config = request.release, request.release.locked_config
     with connection:
         content = content_of(connection, release.table_schema, release.table_name)
@@ -110,40 +107,64 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
     )
     clients = judges.model_clients(request.settings, request.audit_file)
     reader = _reader(workspace, request.settings, clients.get("reader"))
-    retrieved = [retriever.retrieve(case.query) for case in cases]
-    with connection:
-        if changes.coverage_of(connection, release) != covered:
-            raise CaughtUpMeanwhile(
-                f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
-            )
     workers = request.settings.determinism.max_workers if "reader" in clients else 1
-    runs = _read_all(reader, list(zip(cases, retrieved, strict=True)), workers)
-    answered = time.monotonic()
+    subject = flow.Subject(
+        system=BuiltInSystem(retriever, reader, decoding_of(request.settings), workers),
+        cases=cases,
+        inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
+        deduplication_rate=release.ingest_stats.get("deduplication_rate"),
+        bypass_cli=request.bypass_cli,
+    )
+
+    def check() -> None:
+        with connection:
+            if changes.coverage_of(connection, release) != covered:
+                raise CaughtUpMeanwhile(
+                    f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
+                )
+
     with judges.opened(
         workspace, request.settings, clients.get("judge"), folder=folder, fresh=request.fresh_judging
     ) as panel:
-        labelled, unscored = _judge_all(panel.first, runs)
-        judged = time.monotonic()
-        metrics = _compute(list(labelled.values()), request.bypass_cli)
-        noise = panel.noise(list(labelled.values()), metrics)
-        panel.write(folder)
-    rows = [_row(run, labelled.get(run.case.query_id), metrics.get(run.case.query_id), unscored) for run in runs]
-    summary = results.summarise(
-        rows,
-        inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
-        produced_by={"reader": reader.name, "judge": panel.first.name, "metrics": f"ragchecker {version('ragchecker')}"},
-        deduplication_rate=release.ingest_stats.get("deduplication_rate"),
-    )
-    evaluation = results.Evaluation({**summary, "judge_noise": noise}, rows)
-    timings = {
-        "answer_s": round(answered - started, 3),
-        "judge_s": round(judged - answered, 3),
-        "metrics_s": round(time.monotonic() - judged, 3),
-        "retrieval_ms": {run.case.query_id: round(run.retrieved.latency_ms, 3) for run in runs},
-        "read_ms": {run.case.query_id: round(run.read_ms, 3) for run in runs},
+        return flow.measure(subject, panel, folder, check)
+
+
+def evaluate_system(
+    workspace: Workspace, system: System, request: SystemRequest, cases: list[Case], folder: Path
+) -> results.Evaluation:
+    """Evaluates an external system on ``cases`` and writes the files into ``folder``.
+
+    Raises:
+        Unavailable: the system or the judge's model answers nobody. A single failed reply leaves its case unscored instead.
+    """
+    subject = flow.Subject(system, cases, system_inputs_of(system, request), bypass_cli=request.bypass_cli)
+    client = judges.model_clients(request.settings, request.audit_file).get("judge")
+    with judges.opened(workspace, request.settings, client, folder=folder, fresh=request.fresh_judging) as panel:
+        return flow.measure(subject, panel, folder)
+
+
+def system_inputs_of(system: System, request: SystemRequest) -> dict[str, Any]:
+    """Digests of everything that decides the outcome, as far as it can be known of a system that is somewhere else."""
+    return {
+        "release_id": system.name,
+        "system_digest": digest_of(dict(system.identity)),
+        "cases_digest": request.cases.digest,
+        "gold_corpus_digest": request.gold_corpus_digest,
+        "settings_digest": request.settings.digest,
+        "code_digest": code_digest(),
+        "packages": package_versions(),
     }
-    results.write(folder, evaluation, ragchecker_metrics.to_json(list(labelled.values())), timings)
-    return evaluation
+
+
+def decoding_of(settings: EvaluationSettings) -> dict[str, Any]:
+    """What every answer's record holds of the deterministic settings."""
+    values = settings.determinism
+    return {
+        "few_shot_ids": list(values.few_shot_ids),
+        "chain_of_thought": values.chain_of_thought,
+        "temperature": values.temperature,
+        "seed": values.seed,
+    }
 
 
 def package_versions() -> dict[str, str]:
@@ -170,94 +191,3 @@ def _reader(workspace: Workspace, settings: EvaluationSettings, client: ModelCli
     values = settings.values["reader"]
     files = embedder_files.find(workspace, values["embedder"])
     return ExtractiveReader(sentence_transformer(files), values["max_sentences"], values["least_score"])
-
-
-def _read_all(reader: Reader, cases: Sequence[tuple[Case, Retrieved]], workers: int) -> list[_Run]:
-    """Reads on ``workers`` threads; the outcome does not depend on how many."""
-    with Progress("answering", len(cases), "cases") as progress, ThreadPoolExecutor(workers) as pool:
-
-        def read(pair: tuple[Case, Retrieved]) -> _Run:
-            case, retrieved = pair
-            began = time.perf_counter()
-            try:
-                answer, problem = reader.read(case.query, [source_text(chunk) for chunk in retrieved.context]), ""
-            except ModelFailed as error:
-                answer, problem = Answer(""), f"reader: {error}"
-            progress.advance()
-            return _Run(case, retrieved, answer, problem, (time.perf_counter() - began) * 1000)
-
-        return [read(pair) for pair in cases] if workers == 1 else list(pool.map(read, cases))
-
-
-def _judge_all(judge: Judge, runs: Sequence[_Run]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Labels every answerable case; returns the labelled results and, for the rest, why a case is unscored."""
-    labelled: dict[str, Any] = {}
-    unscored = {run.case.query_id: run.unscored for run in runs if run.unscored}
-    todo = [run for run in runs if run.case.answerable and not run.unscored]
-    with Progress("judging", len(todo), "cases") as progress:
-        for run in todo:
-            passages = [(chunk.chunk_id, source_text(chunk)) for chunk in run.retrieved.context]
-            result = ragchecker_metrics.new_result(
-                run.case.query_id, run.case.query, run.case.gt_answer, run.answer.text, passages
-            )
-            try:
-                judge.label(result)
-                labelled[run.case.query_id] = result
-            except ModelFailed as error:
-                unscored[run.case.query_id] = f"judge: {error}"
-            progress.advance()
-    return labelled, unscored
-
-
-def _compute(labelled: list[Any], bypass_cli: bool) -> dict[str, dict[str, float]]:
-    if bypass_cli or not labelled:
-        return ragchecker_metrics.compute(labelled) if labelled else {}
-    with tempfile.TemporaryDirectory(prefix="golive-ragchecker-") as folder:
-        return ragchecker_metrics.compute_by_cli(labelled, Path(folder))
-
-
-def _row(run: _Run, labelled: Any, metrics: dict[str, float] | None, unscored: dict[str, str]) -> dict[str, Any]:
-    case, snapshot, context = run.case, run.retrieved.snapshot, run.retrieved.context
-    reason = unscored.get(case.query_id, "")
-    row: dict[str, Any] = {
-        "query_id": case.query_id,
-        "query": case.query,
-        "answerable": case.answerable,
-        "tags": list(case.tags),
-        "documents": sorted({gold.doc_id for gold in case.gold}),
-        "response": run.answer.text,
-        "abstained": run.answer.abstained and not reason,
-        "unscored": reason,
-        "snapshot_size": len(snapshot),
-        "snapshot": [[chunk.chunk_id, chunk.fused_score, chunk.rerank_score] for chunk in snapshot],
-        "context": [chunk.chunk_id for chunk in context],
-        "claims": {
-            "response": len(labelled.response_claims) if labelled else 0,
-            "gt_answer": len(labelled.gt_answer_claims) if labelled else 0,
-        },
-        "unmeasured": [],
-        "undefined": [],
-        "metrics": None,
-    }
-    if case.answerable:
-        shown = [gold for gold in case.gold if case_files.covered(gold, context)]
-        row["unmeasured"] = _unmeasured(run, measured=metrics is not None)
-        if labelled:
-            claims = row["claims"]["response"]
-            row["undefined"] = results.undefined_metrics(response_claims=claims, passages=len(context))
-        row["metrics"] = {
-            "oracle_hit": float(evidence_found(case, snapshot)),
-            "filter_hit": float(evidence_found(case, context)),
-            "reader_gold_usage": float(any(supports(run.answer.text, gold.quote, _GOLD_USED) for gold in shown)),
-            "answered": float(row["claims"]["response"] > 0),
-            **(metrics or {name: results.worst(name) for name in ragchecker_metrics.METRICS}),
-            **dict.fromkeys(row["undefined"]),
-        }
-    return row
-
-
-def _unmeasured(run: _Run, *, measured: bool) -> list[str]:
-    """Metrics of an answerable case that nobody could measure: all that need an answer, or its judgement."""
-    if measured:
-        return []
-    return sorted([*ragchecker_metrics.METRICS, "answered", *(["reader_gold_usage"] if run.unscored else [])])

@@ -95,9 +95,11 @@ class EvaluationSettings:
 
     def to_dict(self) -> dict[str, Any]:
         openai = {name: value for name, value in self.values["openai"].items() if name != "api_key_variable"}
+        # the system under test is no part of how it is judged: two of them are compared under equal settings
+        values = {name: value for name, value in self.values.items() if name != "system"}
         return {
             "served_by": {role: self.service(role) for role in ROLES},
-            "settings": {**self.values, "openai": openai},
+            "settings": {**values, "openai": openai},
             "determinism": asdict(self.determinism),
             "reader_embedder": self.reader_embedder,
             "prompt_hashes": {name: prompt_hash(name) for name in sorted(self.values["prompts"].values())},

@@ -47,8 +47,9 @@ class RequestRefused(Unavailable):
 class JsonEndpoint:
     """One address that takes JSON by POST and answers JSON, asked once a call. Threads may share it.
 
-    ``api_key_variable`` names the environment variable whose value is sent as a bearer token. It is read for each request
-    and kept nowhere. Redirects are not followed: the key is for this address.
+    ``api_key_variable`` names the environment variable whose value is sent as a bearer token, or as it stands in another
+    header, ``api_key_header``. It is read for each request and kept nowhere. Redirects are not followed: the key is for
+    this address.
 
     Args:
         timeout_s: to connect, and between two parts of an answer.
@@ -64,6 +65,7 @@ class JsonEndpoint:
         max_bytes: int,
         max_in_flight: int,
         api_key_variable: str = "",
+        api_key_header: str = "Authorization",
     ) -> None:
         import urllib3
 
@@ -73,6 +75,7 @@ class JsonEndpoint:
         self._call_timeout_s = call_timeout_s
         self._max_bytes = max_bytes
         self._api_key_variable = api_key_variable
+        self._api_key_header = api_key_header
         self._pool = urllib3.PoolManager(maxsize=max_in_flight, retries=False)
 
     def post(self, content: bytes) -> Any:
@@ -141,7 +144,8 @@ class JsonEndpoint:
                 raise Unavailable(f"no key for {self.where}", hint=f"set {self._api_key_variable} in the environment")
             if not (key.isascii() and key.isprintable()):
                 raise Unavailable(f"the key for {self.where} holds what no header may", hint=f"{self._api_key_variable}")
-            headers["Authorization"] = f"Bearer {key}"
+            bearer = self._api_key_header.casefold() == "authorization"
+            headers[self._api_key_header] = f"Bearer {key}" if bearer else key
         return headers
 
     def _key(self) -> str:

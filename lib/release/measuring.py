@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _release(workspace: Workspace, connection: Connection, release_id: str | Non
         return live or get_release(connection, store.read_active(workspace).ingest_run_id)
 
 
-def _last_evaluations(connection: Connection, request: Request) -> list[tuple[str, list[dict[str, Any]]]]:
+def _last_evaluations(connection: Connection, request: Request) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
     """The newest evaluations below ``outdir``, oldest first, each with its config's profile."""
     folders = sorted(request.outdir.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)[
         -request.lessons_window :

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lib.platform.progress import Progress
+from lib.platform.progress import Progress, duration
 
 
 class _Terminal(io.StringIO):
@@ -58,3 +58,22 @@ def test_a_bar_that_is_cut_off_shows_how_far_it_came(monkeypatch: pytest.MonkeyP
     # one of four: a quarter of 28 places
     assert f"[{'#' * 7}{'.' * 21}] 1/4 chunks" in terminal.getvalue()
     assert terminal.getvalue().endswith("\n")
+
+
+def test_work_that_takes_a_while_says_what_is_left_and_once_a_minute_where_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moments = iter([0.0, 50.0, 100.0, 110.0, 1000.0])
+    with Progress("evaluating", 1000, "cases", clock=lambda: next(moments)) as progress:
+        progress.advance(10)  # after 50 s: too early for a line
+        progress.advance(10)  # after 100 s: 20 of 1000 done, 98 % are left, which take 4900 s
+        progress.advance(10)
+        progress.advance(970)
+    assert capsys.readouterr().err == "evaluating: 20 of 1000 cases, 82 min left\nevaluating: 1000 of 1000 cases\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2 h")]
+)
+def test_a_duration_is_said_in_the_unit_that_suits_it(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

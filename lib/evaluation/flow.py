@@ -1,0 +1,165 @@
+"""Cases through a system, a judge and RAGChecker's metrics, block by block: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lib.evaluation import ragchecker_metrics, results
+from lib.evaluation.case_rows import make_row
+from lib.evaluation.cases import Case, source_text
+from lib.evaluation.evaluation_files import EvaluationFiles
+from lib.evaluation.judge import Judge
+from lib.evaluation.judges import Judges
+from lib.evaluation.systems import Answered, System, placed
+from lib.platform.errors import Unavailable
+from lib.platform.model_client import ModelFailed
+from lib.platform.progress import Progress
+
+_BLOCK = 64
+_BLOCK_BY_CLI = 2000  # ragchecker's command line takes seconds to start
+_AHEAD = 4  # questions asked ahead of the one waited for, a worker
+
+Pair = tuple[Case, Answered]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A system, and the cases it is asked in ``query_id`` order; ``inputs`` are all that decides the outcome."""
+
+    system: System
+    cases: Sequence[Case]
+    inputs: Mapping[str, Any]
+    deduplication_rate: float | None = None
+    bypass_cli: bool = True
+
+
+@dataclass
+class _Seconds:
+    answer_s: float = 0.0
+    judge_s: float = 0.0
+    metrics_s: float = 0.0
+
+
+def measure(subject: Subject, judges: Judges, folder: Path, check: Callable[[], None] = lambda: None) -> results.Evaluation:
+    """Asks, judges and measures every case and leaves the evaluation's files in ``folder``.
+
+    Neither the number of workers nor the order of the cases changes a row.
+
+    Args:
+        check: called after each block of cases; what it raises ends the evaluation, and nothing is written.
+
+    Raises:
+        Unavailable: the system or the judge's model serves nobody; or ``system.patience`` questions in a row failed.
+    """
+    seconds, snapshots_given = _Seconds(), 0
+    size = _BLOCK if subject.bypass_cli else _BLOCK_BY_CLI
+    with EvaluationFiles(folder) as files, Progress("evaluating", len(subject.cases), "cases") as progress:
+        answers = ask_all(subject.system, subject.cases)
+        while True:
+            started = time.monotonic()
+            block = [(case, placed(answer, case)) for case, answer in islice(answers, size)]
+            seconds.answer_s += time.monotonic() - started
+            if not block:
+                break
+            for row, labelled, answer in _measure_block(block, judges, subject.bypass_cli, seconds, progress):
+                files.add(row, labelled, answer.timings)
+                snapshots_given += answer.snapshot_given and not answer.problem
+            check()
+        judges.write(folder)
+        summary = results.summarise(
+            files.rows,
+            inputs=subject.inputs,
+            produced_by={
+                "reader": subject.system.name,
+                "judge": judges.first.name,
+                "metrics": f"ragchecker {version('ragchecker')}",
+            },
+            deduplication_rate=subject.deduplication_rate,
+        )
+        system = {**subject.system.identity, "answers_with_a_snapshot": snapshots_given}
+        summary = {**summary, "judge_noise": judges.noise(), "system": system}
+        return files.finish(summary, {name: round(value, 3) for name, value in vars(seconds).items()})
+
+
+def ask_all(system: System, cases: Iterable[Case]) -> Iterator[Pair]:
+    """The answers in the order of the cases, on ``system.workers`` threads; few are held at a time."""
+    failed = 0
+    for case, answer in _ask_in_order(system, cases):
+        failed = failed + 1 if answer.problem else 0
+        if system.patience and failed >= system.patience:
+            raise Unavailable(
+                f"{system.name} failed {failed} questions in a row",
+                detail=answer.problem,
+                hint="is it up? scripts/evaluate_system.py --dry-run asks it one question",
+            )
+        yield case, answer
+
+
+def _ask_in_order(system: System, cases: Iterable[Case]) -> Iterator[Pair]:
+    if system.workers == 1:
+        yield from ((case, system.answer(case.query_id, case.query)) for case in cases)
+        return
+    waiting: deque[tuple[Case, Future[Answered]]] = deque()
+    with ThreadPoolExecutor(system.workers) as pool:
+        try:
+            for case in cases:
+                waiting.append((case, pool.submit(system.answer, case.query_id, case.query)))
+                if len(waiting) > system.workers * _AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _measure_block(
+    block: Sequence[Pair], judges: Judges, bypass_cli: bool, seconds: _Seconds, progress: Progress
+) -> Iterator[tuple[dict[str, Any], Any, Answered]]:
+    """``(row, RAGChecker result or None, answer)`` of each case."""
+    started = time.monotonic()
+    labelled, unscored = _judge_all(judges.first, block, progress)
+    judged = time.monotonic()
+    metrics = _compute(list(labelled.values()), bypass_cli)
+    measured = time.monotonic()
+    judges.judge_again(list(labelled.values()), metrics)
+    seconds.judge_s += judged - started + time.monotonic() - measured
+    seconds.metrics_s += measured - judged
+    for case, answer in block:
+        key = case.query_id
+        yield make_row(case, answer, labelled.get(key), metrics.get(key), unscored.get(key, "")), labelled.get(key), answer
+
+
+def _judge_all(judge: Judge, block: Sequence[Pair], progress: Progress) -> tuple[dict[str, Any], dict[str, str]]:
+    """Labels every answerable case; returns the labelled results and, for the rest, why a case is unscored."""
+    labelled: dict[str, Any] = {}
+    unscored = {case.query_id: answer.problem for case, answer in block if answer.problem}
+    for case, answer in block:
+        if case.answerable and not answer.problem:
+            passages = [(chunk.chunk_id, source_text(chunk)) for chunk in answer.context]
+            result = ragchecker_metrics.new_result(case.query_id, case.query, case.gt_answer, answer.text, passages)
+            try:
+                judge.label(result)
+                labelled[case.query_id] = result
+            except ModelFailed as error:
+                unscored[case.query_id] = f"judge: {error}"
+        progress.advance()
+    return labelled, unscored
+
+
+def _compute(labelled: list[Any], bypass_cli: bool) -> dict[str, dict[str, float]]:
+    if bypass_cli or not labelled:
+        return ragchecker_metrics.compute(labelled) if labelled else {}
+    with tempfile.TemporaryDirectory(prefix="golive-ragchecker-") as folder:
+        return ragchecker_metrics.compute_by_cli(labelled, Path(folder))
