@@ -72,8 +72,12 @@ class EvaluationSettings:
 
     @property
     def digest(self) -> str:
-        """Covers everything that decides an answer or a judgement: the prompts' texts, the offline reader's weights."""
-        return digest_of(self.to_dict())
+        """Covers everything that decides an answer or a judgement: the prompts' texts, the offline reader's weights.
+
+        How many workers ask does not decide one.
+        """
+        found = self.to_dict()
+        return digest_of({**found, "determinism": {k: v for k, v in found["determinism"].items() if k != "max_workers"}})
 
     def to_dict(self) -> dict[str, Any]:
         return {
