@@ -26,6 +26,7 @@ from lib.release.gates import load_gates
 from lib.release.tables import text_table
 
 _TRIES = 3
+_ROLES = ("reader", "judge", "metrics")
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,9 @@ def verdict_text(content: dict[str, Any]) -> str:
         f"{counts['answerable']} answerable and {counts['unanswerable']} unanswerable cases, {counts['unscored']} unscored,"
         f" {counts['answers_without_claims']} without an answer (hallucination of those is undefined, counted as 0)"
     )
-    lines.append("produced by: " + ", ".join(f"{role} {name}" for role, name in content["produced_by"].items()))
+    # a file's keys are sorted: the same verdict has to read the same before it was written and after
+    roles = sorted(content["produced_by"], key=lambda role: (_ROLES.index(role) if role in _ROLES else len(_ROLES), role))
+    lines.append("produced by: " + ", ".join(f"{role} {content['produced_by'][role]}" for role in roles))
     lines.append(f"compared with: {content['baseline_release'] or 'nothing: no other release is live'}")
     lines.append(attesting.signed_line(content.get("signed_by")))
     lines += [f"{content['verdict']}: {reason}" for reason in content["reasons"]]

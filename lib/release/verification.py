@@ -261,8 +261,12 @@ def _baseline(evidence: Evidence) -> str:
 def _recomputed(evidence: Evidence) -> str:
     from lib.release.assessment import decide
 
-    content, thresholds = evidence.verdict, dict(evidence.manifest["thresholds"])
-    _same("gates", digest_of(gates := _without(thresholds, "digest")), content["gates_digest"])
+    content = evidence.verdict
+    gates = {key: value for key, value in evidence.manifest["thresholds"].items() if key != "digest"}
+    _same("gates", digest_of(gates), content["gates_digest"])
+    # a manifest's keys are sorted, while the gate goes by the order of configs/gates.yaml
+    order = [item["metric"] for item in content["metrics"]]
+    gates["metrics"] = dict(sorted(gates["metrics"].items(), key=lambda item: order.index(item[0])))
     possible = [
         decide(evidence.evaluation, evidence.baseline, gates, evidence.manifest["seed"], first=first).to_dict()
         for first in (True, False)
@@ -272,10 +276,6 @@ def _recomputed(evidence: Evidence) -> str:
     ):
         raise IntegrityMismatch("the gate gives another verdict from the same evaluation, baseline and limits")
     return "the gate gives the same verdict again, to the byte"
-
-
-def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
 
 
 def _plain(value: Any) -> Any:
