@@ -93,12 +93,12 @@ def _build(server: str, root: Path) -> tuple[str, Path]:
 def _evaluate(project: Project) -> None:
     postgres.create_state(project.connection)
     sync(project, HANDBOOK)
-    lock(project, FIRST_LOCKED, chunk_size="80")
+    lock(project, FIRST_LOCKED, chunk_size="80", embedder_runtime="torch")
     ingesting.ingest(project.workspace, project.connection)
     first = project.release().release_id
     project.execute("UPDATE golive.pointer SET release_id = %s, generation = generation + 1", (first,))
     project.execute("UPDATE golive.releases SET state = 'live' WHERE release_id = %s", (first,))
-    lock(project, SECOND_LOCKED, chunk_size="40")
+    lock(project, SECOND_LOCKED, chunk_size="40", embedder_runtime="torch")
     ingesting.ingest(project.workspace, project.connection)
     write_manifest(project)
     assessment.assess(
