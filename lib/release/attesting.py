@@ -54,10 +54,10 @@ def envelope_of(path: Path) -> Path:
 
 
 def manifest_digest(workspace: Workspace, release_id: str) -> str | None:
-    """The digest of the manifest among a release's evidence; None where there is none that can be read."""
+    """The digest of the manifest among a release's evidence, as a verdict names it; None where none can be read."""
     path = manifest.find(workspace, release_id)
     try:
-        return manifest.digest(manifest.read(path)) if path else None
+        return manifest.evaluated_digest(manifest.read(path)) if path else None
     except GoliveError:
         return None
 
@@ -65,7 +65,7 @@ def manifest_digest(workspace: Workspace, release_id: str) -> str | None:
 def manifest_predicate(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "release_id": found["release_id"],
-        "manifest_digest": manifest.digest(dict(found)),
+        "manifest_digest": manifest.evaluated_digest(dict(found)),
         "config_hash": found["config_hash"],
         "content_digest": found["index"]["content_digest"],
         "cases_digest": found["cases"]["digest"],

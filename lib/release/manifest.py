@@ -142,6 +142,15 @@ def digest(manifest: dict[str, Any]) -> str:
     return digest_of({field: value for field, value in _flatten(manifest) if field not in _UNCOMPARED | {"code.git_dirty"}})
 
 
+def evaluated_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 over what an evaluation can depend on, which a verdict names: ``digest`` without the commit.
+
+    The code's own digest stands in the manifest; a commit that changes none of it must not cost an evaluation.
+    """
+    left_out = _UNCOMPARED | {"code.git_dirty", "code.git_commit"}
+    return digest_of({field: value for field, value in _flatten(manifest) if field not in left_out})
+
+
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
     """Field by field what has changed: ``{field, then, now}`` in the order of the names; who and when are left out."""
     before, after = dict(_flatten(then)), dict(_flatten(now))

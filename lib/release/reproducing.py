@@ -51,7 +51,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         return {
             "release_id": self.then["release_id"],
-            "manifest_digest": manifest.digest(self.then),
+            "manifest_digest": manifest.evaluated_digest(self.then),
             "signature": {"state": self.signature.state, "found": self.signature.found},
             "changed": [{**item, "group": manifest.group_of(item["field"])} for item in self.changed],
             "refusals": self.refusals,

@@ -188,7 +188,7 @@ def _manifest(evidence: Evidence) -> str:
     found = evidence.manifest
     if found["release_id"] != evidence.release_id:
         raise IntegrityMismatch(f"it is the manifest of {found['release_id']}")
-    return f"{evidence.manifest_path.name}, digest {manifest.digest(found)[:12]}"
+    return f"{evidence.manifest_path.name}, digest {manifest.evaluated_digest(found)[:12]}"
 
 
 def _signature(evidence: Evidence, path: Path, claimed: str | None, require: Callable[[dict[str, Any]], None]) -> str:
@@ -240,7 +240,7 @@ def _evaluation(evidence: Evidence) -> str:
 
 def _tie(evidence: Evidence) -> str:
     content, found = evidence.verdict, evidence.manifest
-    _same("manifest_digest", manifest.digest(found), content.get("manifest_digest"))
+    _same("manifest_digest", manifest.evaluated_digest(found), content.get("manifest_digest"))
     for name, place in _SHARED.items():
         value: Any = found
         for key in place:

@@ -213,7 +213,7 @@ def test_the_signed_statement_names_the_files_and_the_digests_that_matter(evalua
         "release_id": release.release_id,
         "verdict": content["verdict"],
         "verdict_digest": digest_of(content),
-        "manifest_digest": manifest.digest(manifest.read(folder(evaluated) / "manifest.yaml")),
+        "manifest_digest": manifest.evaluated_digest(manifest.read(folder(evaluated) / "manifest.yaml")),
         "gates_digest": digest_of(assessment.load_gates(evaluated.workspace)),
         "metrics_digest": content["metrics_digest"],
         "baseline": evaluated.live_id(),
