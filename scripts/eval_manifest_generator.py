@@ -1,8 +1,9 @@
 """Freeze what an evaluation's outcome depends on into one file: models, config, index, corpus, cases, thresholds, code.
 
-Reads:   active_config.json, the database, the cases, configs/
-Writes:  metrics/golive/<release_id>/manifest.yaml or .json
-With --verify FILE it writes nothing and says, field by field, what has changed since; exit 14 if anything has.
+Reads:   active_config.json, the database, the cases, configs/, GOLIVE_SIGNING_KEY_FILE or GOLIVE_SIGNING_KEY
+Writes:  metrics/golive/<release_id>/manifest.yaml or .json, and manifest.intoto.json where there is a signing key
+With --verify FILE it writes nothing, checks the signature where there is one, and says, field by field, what has changed
+since; exit 14 if anything has, or if the signature is bad.
 """
 
 import _preflight  # noqa: F401
@@ -31,23 +32,27 @@ def main() -> int:
     from lib.evaluation import settings as evaluation_settings
     from lib.index.releases import get_release
     from lib.platform.postgres import database
-    from lib.release import manifest, receipts
+    from lib.release import attesting, manifest, receipts
 
     started = time.monotonic()
     workspace = Workspace.find()
     settings = evaluation_settings.load(workspace, use_bedrock=args.use_bedrock)
     cases_path = Path(args.cases) if args.cases else workspace.default_cases
     then = manifest.read(Path(args.verify)) if args.verify else None
+    signature = attesting.check_manifest(workspace, Path(args.verify), then) if then else None
+    key = None if then else attesting.signer()
     with database(workspace, "manifest") as connection:
         release_id = then["release_id"] if then else store.read_active(workspace).ingest_run_id
         with connection:
             release = get_release(connection, release_id)
         now = manifest.build(workspace, connection, release, cases_path=cases_path, settings=settings)
-    if then is not None:
+    if then is not None and signature is not None:
         changed = manifest.differences(then, now)
         lines = [f"{item['field']}: was {item['then']}, is {item['now']}" for item in changed]
         lines.append(f"{len(changed)} fields have changed since {then['generated_at']}")
-        cli.emit(args, {"release_id": release_id, "changed": changed}, "\n".join(lines))
+        lines.append(attesting.state_line(signature))
+        found = {"release_id": release_id, "changed": changed, "signature": signature.state}
+        cli.emit(args, found, "\n".join(lines))
         return int(ExitCode.INTEGRITY if changed else ExitCode.DONE)
     folder = workspace.evidence(release_id)
     result = {"manifest": now, "applied": not args.dry_run}
@@ -56,6 +61,8 @@ def main() -> int:
         return 0
     path = manifest.write(folder, now, args.format)
     assert not manifest.differences(manifest.read(path), now), "the manifest does not read back as written"
+    attesting.sign_manifest(path, now, key)
+    signed_by = attesting.keyid(key)
     receipts.write(
         workspace,
         release_id,
@@ -65,7 +72,8 @@ def main() -> int:
         summary={"file": workspace.show(path)},
         seconds=time.monotonic() - started,
     )
-    cli.emit(args, {**result, "file": workspace.show(path)}, f"manifest: {workspace.show(path)}")
+    text = f"manifest: {workspace.show(path)}\n{attesting.signed_line(signed_by)}"
+    cli.emit(args, {**result, "file": workspace.show(path), "signed_by": signed_by}, text)
     return 0
 
 

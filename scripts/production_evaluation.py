@@ -6,6 +6,8 @@ Reads:   active_config.json, the sealed shadow table, the live table, the cases,
 Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, golive.verdicts, golive.judgements
 Exits with the verdict: 0 PASS, 3 FAIL, 4 INCONCLUSIVE, 13 ERROR. With --skip-ingest and --skip-eval it only checks the
 environment that an evaluation would run in.
+With --manifest FILE it runs that manifest's evaluation again, into metrics/golive/<release_id>/reproduced/<time>/, and
+compares: 0 the same metrics, 14 others, or something that decides them has changed; 4 nothing was recorded to compare with.
 """
 
 import _preflight  # noqa: F401
@@ -14,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from lib.platform import cli
-from lib.platform.errors import VERDICT_CODES
+from lib.platform.errors import VERDICT_CODES, ExitCode, UsageError
 from lib.platform.workspace import Workspace
 
 
@@ -23,6 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
     parser.add_argument("--skip-ingest", action="store_true", help="do not build the shadow table first")
     parser.add_argument("--skip-eval", action="store_true", help="do not evaluate")
+    parser.add_argument("--manifest", metavar="FILE", help="run the evaluation of this manifest again, and compare")
+    parser.add_argument("--outdir", metavar="DIR", help="with --manifest: where to write")
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
     parser.add_argument(
         "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
@@ -30,8 +34,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def reproduce(args: argparse.Namespace) -> int:
+    from lib.platform.postgres import database
+    from lib.platform.progress import note
+    from lib.release import reproducing
+
+    if args.skip_ingest or args.skip_eval or args.use_bedrock:
+        raise UsageError("--manifest says all by itself: only --cases, --outdir, --dry-run and --json go with it")
+    workspace = Workspace.find()
+    cases, outdir = (Path(name) if name else None for name in (args.cases, args.outdir))
+    with database(workspace, "reproduction") as connection:
+        planned = reproducing.plan(workspace, connection, Path(args.manifest), cases_path=cases, outdir=outdir)
+        note(planned.to_text())
+        if args.dry_run:
+            text = "\n".join(planned.refusals or [f"would evaluate it again into {workspace.show(planned.folder)}"])
+            cli.emit(args, planned.to_dict(), text)
+            return int(ExitCode.INTEGRITY if planned.refusals else ExitCode.DONE)
+        found = reproducing.reproduce(workspace, connection, planned)
+    cli.emit(args, {**planned.to_dict(), **found.to_dict()}, f"{planned.to_text()}\n{found.to_text(workspace)}")
+    return int(found.exit_code)
+
+
 def main() -> int:
     args = build_parser().parse_args()
+    if args.manifest:
+        return reproduce(args)
+    if args.outdir:
+        raise UsageError("--outdir goes with --manifest")
     from lib.evaluation import settings as evaluation_settings
     from lib.platform.lease import lease
     from lib.platform.postgres import address, database

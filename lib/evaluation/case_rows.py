@@ -50,7 +50,7 @@ def make_row(
         row["unmeasured"] = _unmeasured(answer, measured=metrics is not None)
         if labelled:
             claims = row["claims"]["response"]
-            row["undefined"] = results.undefined_metrics(response_claims=claims, passages=len(context))
+            row["undefined"] = ragchecker_metrics.undefined_metrics(response_claims=claims, passages=len(context))
         row["metrics"] = {
             "oracle_hit": float(evidence_found(case, snapshot)),
             "filter_hit": float(evidence_found(case, context)),

@@ -43,14 +43,15 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseFile:
-    """A checked file of cases, still as written; ``digest`` covers all of it."""
+    """A checked file of cases, still as written; ``digest`` covers all of it but the order of the cases."""
 
     path: Path
     values: dict[str, Any]
 
     @property
     def digest(self) -> str:
-        return digest_of(self.values)
+        ordered = sorted(self.values["cases"], key=lambda case: str(case["query_id"]))
+        return digest_of({**self.values, "cases": ordered})
 
     @property
     def count(self) -> int:

@@ -151,13 +151,16 @@ def _difference(
     ours, theirs, documents = candidate.values(name), baseline.upper_values(name), candidate.documents
     pairs = sorted(ours.keys() & theirs.keys())
     sign = 1.0 if direction == "higher" else -1.0
+    noise_sd = math.hypot(candidate.judge_noise(name), baseline.judge_noise(name))
+    if not math.isfinite(noise_sd):
+        return "the judge's noise could not be measured"
     try:
         return paired_difference(
             [sign * ours[key] for key in pairs],
             [sign * theirs[key] for key in pairs],
             [documents[key] for key in pairs],
             sampling,
-            noise_sd=math.hypot(candidate.judge_noise(name), baseline.judge_noise(name)),
+            noise_sd=noise_sd,
         )
     except ValueError as error:
         return str(error)

@@ -22,11 +22,6 @@ from lib.platform.model_client import Limits, ModelClient, ModelFailed, RateLimi
 from lib.platform.openai import ChatClient
 from lib.platform.workspace import Workspace
 
-# What an answer without claims has no value of.
-_OF_CLAIMS = frozenset(
-    {"hallucination", "self_knowledge", "noise_sensitivity_in_relevant", "noise_sensitivity_in_irrelevant"}
-)
-
 
 @dataclass(frozen=True)
 class Judges:
@@ -187,5 +182,8 @@ def _unlabelled(result: Any) -> Any:
 
 
 def defined_metrics(result: Any, metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """An answer's metrics; None for those that have no meaning without claims."""
-    return {name: None if name in _OF_CLAIMS and not result.response_claims else value for name, value in metrics.items()}
+    """An answer's metrics; None for those that have no meaning for it."""
+    undefined = ragchecker_metrics.undefined_metrics(
+        response_claims=len(result.response_claims), passages=len(result.retrieved_context)
+    )
+    return {name: None if name in undefined else value for name, value in metrics.items()}

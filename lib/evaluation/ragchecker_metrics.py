@@ -126,6 +126,17 @@ def compute_by_cli(results: Sequence[Any], folder: Path) -> dict[str, dict[str, 
     return {row["query_id"]: {name: float(row["metrics"][name]) for name in METRICS} for row in found}
 
 
+def undefined_metrics(*, response_claims: int, passages: int) -> list[str]:
+    """Metrics that say nothing about such an answer, though RAGChecker gives each the perfect 0.
+
+    An answer without claims has none that could be wrong or unfounded; without passages, no noise can come out of them.
+    ``answer_rate``, precision and recall count what is missing.
+    """
+    if not response_claims:
+        return sorted(LOWER_IS_BETTER)
+    return [] if passages else sorted(LOWER_IS_BETTER)
+
+
 def to_json(results: Sequence[Any]) -> str:
     """The results with claims and labels in RAGChecker's own file form; equal results give equal bytes."""
     from ragchecker import RAGResults

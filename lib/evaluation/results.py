@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.evaluation.judge_noise import noise_sd
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER, METRICS
 from lib.evaluation.rows import digest_of_evaluation, read_rows
 from lib.platform.errors import ConfigInvalid, NotFound
@@ -64,8 +65,10 @@ class Evaluation:
         return sum(values.values()) / len(values) if values else self.summary["metrics"].get(metric)
 
     def judge_noise(self, metric: str) -> float:
-        """Standard deviation of a metric's mean between judgings of the same answers; 0 where it was judged once."""
-        return float(((self.summary.get("judge_noise") or {}).get(metric) or {}).get("sd", 0.0))
+        """Standard deviation that judging once adds to a metric's mean; 0 where nothing is known of it, infinite where it
+        was to be measured and could not be.
+        """
+        return noise_sd(self.summary, metric) or 0.0
 
     def _values(self, metric: str, *, at_best: bool) -> dict[str, float]:
         if metric == "avg_snapshot_size":
@@ -87,17 +90,6 @@ class Evaluation:
 def worst(metric: str) -> float:
     """The value that an unmeasured case counts with: missing data can only lower a score."""
     return 1.0 if metric in LOWER_IS_BETTER else 0.0
-
-
-def undefined_metrics(*, response_claims: int, passages: int) -> list[str]:
-    """Metrics that say nothing about such an answer, though RAGChecker gives each the perfect 0.
-
-    An answer without claims has none that could be wrong or unfounded; without passages, no noise can come out of them.
-    ``answer_rate``, precision and recall count what is missing.
-    """
-    if not response_claims:
-        return sorted(LOWER_IS_BETTER)
-    return [] if passages else sorted(LOWER_IS_BETTER)
 
 
 def summarise(

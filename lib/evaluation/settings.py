@@ -80,9 +80,10 @@ class EvaluationSettings:
     @property
     def digest(self) -> str:
         """Covers everything that decides an answer or a judgement: the prompts' texts, the offline reader's weights,
-        models with their addresses. Not where a key is found, and never a key.
+        models with their addresses. Not how many workers ask, not where a key is found, and never a key.
         """
-        return digest_of(self.to_dict())
+        found = self.to_dict()
+        return digest_of({**found, "determinism": {k: v for k, v in found["determinism"].items() if k != "max_workers"}})
 
     def service(self, role: Role) -> str:
         """Who serves the reader or the judge: ``offline``, ``bedrock`` or ``openai``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from psycopg2.extensions import connection as Connection
 
 from lib.platform.errors import redact
@@ -18,6 +20,16 @@ def record(
             "SELECT golive.audit(%s, %s, %s, %s, %s, %s)",
             (who(), action, redact(subject), redact(reason), before, after),
         )
+
+
+def find(connection: Connection, action: str, subject: str, after: str) -> dict[str, Any] | None:
+    """``{seq, hash}`` of the newest entry of that action that led to the digest ``after``. The caller commits."""
+    return one(
+        connection,
+        "SELECT seq, hash FROM golive.audit_log WHERE action = %s AND subject = %s AND to_digest = %s"
+        " ORDER BY seq DESC LIMIT 1",
+        (action, redact(subject), after),
+    )
 
 
 def first_break(connection: Connection) -> int | None:

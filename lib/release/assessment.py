@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from lib.config import layers, store
+from lib.config import store
 from lib.evaluation import cases as case_files
 from lib.evaluation import gate, results, run
 from lib.evaluation.settings import EvaluationSettings
@@ -22,10 +21,12 @@ from lib.platform import audit, postgres
 from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json, write_json, write_text
 from lib.platform.workspace import Workspace
-from lib.release import catching_up, receipts
+from lib.release import attesting, catching_up, receipts
+from lib.release.gates import load_gates
 from lib.release.tables import text_table
 
 _TRIES = 3
+_ROLES = ("reader", "judge", "metrics")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,6 @@ class Plan:
         return f"would evaluate {found['release_id']} on {found['cases']} cases, compared with {against}"
 
 
-def load_gates(workspace: Workspace) -> dict[str, Any]:
-    """``configs/gates.yaml`` with the environment's layer, checked."""
-    gates = layers.load(workspace, "gates", environment=layers.environment_name(workspace, os.environ)).values
-    gate.check(gates)
-    return gates
-
-
 def plan(workspace: Workspace, connection: Connection, *, cases_path: Path, settings: EvaluationSettings) -> Plan:
     """What an assessment of the active config's release will look at.
 
@@ -115,14 +109,13 @@ def assess(
         as ``plan``; IntegrityMismatch: a table is not what was sealed.
     """
     started = time.monotonic()
+    signer = attesting.signer()  # a key that cannot be read stops this before the work, not after it
     planned = plan(workspace, connection, cases_path=cases_path, settings=settings)
     request = replace(planned.request, fresh_judging=fresh_judging)
     release, live, gates = request.release, planned.live, planned.gates
     folder = workspace.evidence(release.release_id)
     candidate, baseline = _evaluate(workspace, connection, request, planned.baseline, folder)
-    decided = gate.judge_gate(candidate, baseline, gates, settings.determinism.seed)
-    if decided.verdict == "PASS" and live is not None and baseline is None:  # the gate takes it for a first release
-        decided = replace(decided, reasons=["it is what is live: every absolute limit is met"])
+    decided = decide(candidate, baseline, gates, settings.determinism.seed, first=live is None)
     content = {
         "release_id": release.release_id,
         "cases_file": workspace.show(cases_path.resolve()),
@@ -131,21 +124,35 @@ def assess(
         "produced_by": candidate.summary["produced_by"],
         "metrics_digest": candidate.digest,
         "use_bedrock": settings.use_bedrock,
+        "manifest_digest": attesting.manifest_digest(workspace, release.release_id),
+        "baseline_metrics_digest": baseline.digest if baseline else None,
+        "signed_by": attesting.keyid(signer),
         **decided.to_dict(),
     }
     write_json(folder / "verdict.json", content)
     write_text(folder / "verdict.txt", verdict_text(content) + "\n")
     record(connection, release, content)
+    attesting.sign_verdict(connection, folder, content, signer)
     receipts.write(
         workspace,
         release.release_id,
         "evaluate",
         outcome=decided.verdict,
-        inputs=evaluate_inputs(release, live, content),
+        inputs=evaluate_inputs(release, live, content, content["manifest_digest"]),
         summary={"reasons": decided.reasons, "baseline": decided.baseline_release, **candidate.summary["metrics"]},
         seconds=time.monotonic() - started,
     )
     return Assessment(release.release_id, decided.verdict, content, folder)
+
+
+def decide(
+    candidate: results.Evaluation, baseline: results.Evaluation | None, gates: dict[str, Any], seed: int, *, first: bool
+) -> gate.Verdict:
+    """The gate's verdict; ``first``: nothing is live, so that a pass without a baseline is a first release's."""
+    decided = gate.judge_gate(candidate, baseline, gates, seed)
+    if decided.verdict == "PASS" and baseline is None and not first:  # the gate takes it for a first release
+        return replace(decided, reasons=["it is what is live: every absolute limit is met"])
+    return decided
 
 
 def _evaluate(
@@ -192,11 +199,14 @@ def _require_few_changes(workspace: Workspace, connection: Connection, release: 
         raise Refused("the documents have changed since the table was sealed", detail=found, hint="make golive")
 
 
-def evaluate_inputs(release: Release, live: Release | None, content: dict[str, Any]) -> dict[str, Any]:
-    """What a verdict depends on, for the receipt."""
+def evaluate_inputs(
+    release: Release, live: Release | None, content: dict[str, Any], manifest_digest: str | None
+) -> dict[str, Any]:
+    """What a verdict depends on, and the manifest that it names, for the receipt."""
     return {
         **content["inputs"],
         "gates_digest": content["gates_digest"],
+        "manifest_digest": manifest_digest,
         "baseline": [live.release_id, live.content_digest] if live and live.release_id != release.release_id else None,
     }
 
@@ -209,7 +219,8 @@ def expected_inputs(
     with connection:
         live = read_pointer(connection).release
         inputs = _inputs_now(connection, request)
-    return evaluate_inputs(release, live, {"inputs": inputs, "gates_digest": digest_of(load_gates(workspace))})
+    found = {"inputs": inputs, "gates_digest": digest_of(load_gates(workspace))}
+    return evaluate_inputs(release, live, found, attesting.manifest_digest(workspace, release.release_id))
 
 
 def stands(workspace: Workspace, connection: Connection, release: Release, cases_path: Path) -> bool:
@@ -289,8 +300,11 @@ def verdict_text(content: dict[str, Any]) -> str:
         f" {counts['answers_without_claims']} without an answer (whose hallucination, noise sensitivity and self-knowledge"
         " are undefined and left out; RAGChecker calls them 0, which is perfect)"
     )
-    lines.append("produced by: " + ", ".join(f"{role} {name}" for role, name in content["produced_by"].items()))
+    # a file's keys are sorted: the same verdict has to read the same before it was written and after
+    roles = sorted(content["produced_by"], key=lambda role: (_ROLES.index(role) if role in _ROLES else len(_ROLES), role))
+    lines.append("produced by: " + ", ".join(f"{role} {content['produced_by'][role]}" for role in roles))
     lines.append(f"compared with: {content['baseline_release'] or 'nothing: no other release is live'}")
+    lines.append(attesting.signed_line(content.get("signed_by")))
     lines += [f"{content['verdict']}: {reason}" for reason in content["reasons"]]
     return "\n".join(lines)
 

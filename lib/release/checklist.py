@@ -62,6 +62,12 @@ def walk(context: Context) -> list[Item]:
     return [_look(context, raw, attested) for raw in values["items"]]
 
 
+def requires_signature(workspace: Workspace) -> bool:
+    """Whether a verdict must be signed by a trusted key to go live; raises as ``walk``."""
+    environment = layers.environment_name(workspace, os.environ)
+    return bool(layers.load(workspace, "checklist", environment=environment).values.get("require_signature", False))
+
+
 def blocking_items(summary: dict[str, Any]) -> list[str]:
     """The ids of what blocks, out of a receipt's summary; a summary without items blocks by itself."""
     items = summary.get("items")

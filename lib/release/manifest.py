@@ -22,9 +22,27 @@ from lib.platform.clock import timestamp
 from lib.platform.files import digest_of, pretty_json, read_json, write_text
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
-from lib.release.assessment import load_gates
+from lib.release.gates import load_gates
 
 FORMATS = ("yaml", "json")
+# What a difference is about, by the field's first name. Numbers under another of the DECISIVE groups cannot be compared;
+# a difference in the rest is said, and they can. A field that stands in none of them is decisive.
+_GROUPS = {
+    "config": ("release_id", "chunk_version", "ingest_run_id", "config_hash", "config_digest", "chunking", "retrieval",
+               "rerank", "filter"),
+    "index": ("index",),
+    "corpus": ("corpus",),
+    "cases": ("cases",),
+    "models": ("models",),
+    "prompts": ("prompts", "few_shot_ids", "chain_of_thought"),
+    "settings": ("evaluation", "seed"),
+    "gates": ("thresholds",),
+    "code": ("code",),
+    "packages": ("packages",),
+    "platform": ("platform",),
+}  # fmt: skip
+_NOT_DECISIVE = {"gates", "code", "packages", "platform"}
+_WHERE_AND_HOW_FAST = {"cases.file", "evaluation.max_workers"}
 _UNCOMPARED = {"generated_at", "generated_by"}
 
 
@@ -77,6 +95,7 @@ def build(
         "filter": asdict(config.filter),
         "thresholds": {"digest": digest_of(gates), **gates},
         "evaluation": {
+            "use_bedrock": settings.use_bedrock,
             "settings_digest": settings.digest,
             **{name: value for name, value in asdict(settings.determinism).items() if name != "few_shot_ids"},
         },
@@ -98,6 +117,9 @@ def build(
 def write(folder: Path, manifest: dict[str, Any], form: str) -> Path:
     path = folder / f"manifest.{form}"
     write_text(path, pretty_json(manifest) if form == "json" else strict_yaml.dump(manifest))
+    for other in FORMATS:  # one manifest a release: an older one in the other form would be found first
+        if other != form:
+            (folder / f"manifest.{other}").unlink(missing_ok=True)
     return path
 
 
@@ -119,6 +141,15 @@ def digest(manifest: dict[str, Any]) -> str:
     return digest_of({field: value for field, value in _flatten(manifest) if field not in _UNCOMPARED | {"code.git_dirty"}})
 
 
+def evaluated_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 over what an evaluation can depend on, which a verdict names: ``digest`` without the commit.
+
+    The code's own digest stands in the manifest; a commit that changes none of it must not cost an evaluation.
+    """
+    left_out = _UNCOMPARED | {"code.git_dirty", "code.git_commit"}
+    return digest_of({field: value for field, value in _flatten(manifest) if field not in left_out})
+
+
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
     """Field by field what has changed: ``{field, then, now}`` in the order of the names; who and when are left out."""
     before, after = dict(_flatten(then)), dict(_flatten(now))
@@ -127,6 +158,22 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any
         for field in sorted(before.keys() | after.keys())
         if field not in _UNCOMPARED and before.get(field) != after.get(field)
     ]
+
+
+def group_of(field: str) -> str:
+    """What a field that ``differences`` names is about."""
+    head = field.partition(".")[0]
+    return next((group for group, names in _GROUPS.items() if head in names), "unknown")
+
+
+def is_decisive(field: str) -> bool:
+    """Whether another value there makes numbers incomparable."""
+    return field not in _WHERE_AND_HOW_FAST and group_of(field) not in _NOT_DECISIVE
+
+
+def differences_text(changed: list[dict[str, Any]]) -> list[str]:
+    """A line a difference, each after its group."""
+    return [f"{group_of(item['field'])}: {item['field']}: was {item['then']}, is {item['now']}" for item in changed]
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,9 +22,9 @@ from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json
 from lib.platform.lease import lease, who
 from lib.platform.workspace import Workspace
-from lib.release import backup, catching_up, receipts
-from lib.release.assessment import load_gates
-from lib.release.checklist import blocking_items
+from lib.release import attesting, backup, catching_up, receipts
+from lib.release.checklist import blocking_items, requires_signature
+from lib.release.gates import load_gates
 
 _LOCK_TIMEOUT = "5s"
 _DOCUMENTS_LOCK_TIMEOUT = "2s"  # for so long writers wait behind a promotion that waits for one of them
@@ -284,6 +284,13 @@ def _conditions(
         ),
         same("gates", digest_of(load_gates(workspace)), recorded.get("gates_digest")),
         same("verdict file", evidence["verdict_digest"], recorded.get("verdict_digest")),
+        _attempt(
+            "signature",
+            lambda: Condition(
+                "signature",
+                *attesting.judge_signature(workspace, release.release_id, required=requires_signature(workspace)),
+            ),
+        ),
         Condition("verdict", recorded.get("verdict") == "PASS", str(recorded.get("verdict", "none"))),
         Condition(
             "baseline", recorded.get("baseline") == live, f"compared with {recorded.get('baseline')}, live is {live}"

@@ -13,7 +13,7 @@ from lib.index.releases import Release, read_pointer
 from lib.index.seal import content_of
 from lib.platform.errors import GoliveError, UsageError
 from lib.platform.workspace import Workspace
-from lib.release import assessment, manifest, receipts
+from lib.release import assessment, attesting, manifest, receipts
 from lib.release.promotion import backup_condition
 
 
@@ -83,9 +83,16 @@ def _manifest_holds(context: Context) -> bool:
         context.workspace, context.connection, context.release, cases_path=context.options.cases, settings=settings
     )
     inputs = {"manifest_digest": manifest.digest(now), "use_bedrock": context.options.use_bedrock}
-    return receipts.holds(context.workspace, context.release.release_id, "manifest", inputs) and _manifest_reads(
-        context, manifest.digest(now)
+    return (
+        receipts.holds(context.workspace, context.release.release_id, "manifest", inputs)
+        and _manifest_reads(context, manifest.digest(now))
+        and not _to_be_signed(context, manifest.find(context.workspace, context.release.release_id))
     )
+
+
+def _to_be_signed(context: Context, path: Path | None) -> bool:
+    """Whether there is a signing key now that has not signed the file: then its step is done again."""
+    return path is not None and attesting.unsigned_by(path, attesting.signer())
 
 
 def _manifest_reads(context: Context, digest: str) -> bool:
@@ -103,8 +110,10 @@ def _evaluate_holds(context: Context) -> bool:
     inputs = assessment.expected_inputs(
         context.workspace, context.connection, context.release, cases_path=context.options.cases, settings=settings
     )
-    return receipts.holds(context.workspace, context.release.release_id, "evaluate", inputs) and assessment.stands(
-        context.workspace, context.connection, context.release, context.options.cases
+    return (
+        receipts.holds(context.workspace, context.release.release_id, "evaluate", inputs)
+        and assessment.stands(context.workspace, context.connection, context.release, context.options.cases)
+        and not _to_be_signed(context, context.workspace.evidence(context.release.release_id) / "verdict.json")
     )
 
 

@@ -31,6 +31,11 @@ def test_a_good_file_is_read_and_its_digest_covers_every_field(tmp_path):
         assert cases.load(write(tmp_path, [case("q1"), case("q2", **{field: value})])).digest != first.digest
 
 
+def test_the_order_of_the_cases_is_in_no_digest(tmp_path):
+    one = cases.load(write(tmp_path, [case("q1"), case("q2"), case("q3")])).digest
+    assert cases.load(write(tmp_path, [case("q3"), case("q1"), case("q2")])).digest == one
+
+
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(NotFound, match=r"no case file at .*nowhere\.json"):
         cases.load(tmp_path / "nowhere.json")

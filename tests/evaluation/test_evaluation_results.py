@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.evaluation import results
-from lib.evaluation.ragchecker_metrics import compute, new_result
+from lib.evaluation.ragchecker_metrics import compute, new_result, undefined_metrics
 from lib.evaluation.results import Evaluation
 from lib.platform.errors import ConfigInvalid, NotFound
 
@@ -111,8 +111,8 @@ def test_metrics_that_ragchecker_calls_perfect_without_claims_or_passages_are_un
         result.response_claims, result.answer2response = [["c"]] * claims, ["Neutral"] * claims
         result.retrieved2response = [["Neutral"] * passages] * claims
         perfect = {name for name, value in compute([result])["q"].items() if value == 1.0 - results.worst(name)}
-        assert perfect == set(results.undefined_metrics(response_claims=claims, passages=passages))
-    assert results.undefined_metrics(response_claims=1, passages=1) == []
+        assert perfect == set(undefined_metrics(response_claims=claims, passages=passages))
+    assert undefined_metrics(response_claims=1, passages=1) == []
 
 
 def test_what_nobody_measured_is_bounded_from_both_sides():

@@ -1,5 +1,6 @@
-"""Fixtures for releases at each stage; see ``staged``."""
+"""Fixtures for releases at each stage; see ``staged`` and ``evaluated``."""
 
+from tests.release.evaluated import evaluated
 from tests.release.staged import empty_database, live, open_stage, ready, sealed, second
 
-__all__ = ["empty_database", "live", "open_stage", "ready", "sealed", "second"]
+__all__ = ["empty_database", "evaluated", "live", "open_stage", "ready", "sealed", "second"]

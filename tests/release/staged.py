@@ -30,7 +30,7 @@ from lib.index.releases import Pointer, Release, find_release, get_release, read
 from lib.platform import clock, postgres
 from lib.platform.files import digest_of, write_json
 from lib.platform.workspace import Workspace
-from lib.release import assessment, backup, checklist, health, ingesting, locking, manifest, promotion, receipts
+from lib.release import assessment, attesting, backup, checklist, health, ingesting, locking, manifest, promotion, receipts
 from tests.conftest import HANDBOOK, administer
 
 STAGES = ("sealed", "ready", "live", "second")
@@ -250,6 +250,7 @@ def write_manifest(project: Project) -> None:
         settings=settings.load(project.workspace),
     )
     path = manifest.write(project.workspace.evidence(release.release_id), found, "yaml")
+    attesting.sign_manifest(path, found, attesting.signer())
     receipts.write(
         project.workspace,
         release.release_id,

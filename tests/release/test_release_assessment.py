@@ -258,6 +258,7 @@ def test_a_verdict_as_text_by_hand():
         " which is perfect)",
         "produced by: reader extractive(x), judge lexical(0.5)",
         "compared with: live-1",
+        "UNSIGNED: no signing key (GOLIVE_SIGNING_KEY_FILE or GOLIVE_SIGNING_KEY): nothing proves who made this",
         "ERROR: precision: no value",
     ]
 

@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from lib.evaluation import settings as evaluation_settings
+from lib.platform import signing
 from lib.platform.errors import ConfigInvalid, NotFound
 from lib.release import manifest, receipts
 from tests.conftest import HANDBOOK
@@ -103,6 +104,8 @@ def test_every_single_field_that_changes_is_named_and_gives_another_digest(seale
         set_leaf(changed, place, "changed by a test")
         assert manifest.differences(found, changed) == [{"field": place, "then": leaves[place], "now": "changed by a test"}]
         assert manifest.digest(changed) != manifest.digest(found), place
+        tied = manifest.evaluated_digest(changed) != manifest.evaluated_digest(found)
+        assert tied is (place != "code.git_commit"), place
 
 
 def test_a_field_that_came_or_went_is_a_difference(sealed):
@@ -167,7 +170,7 @@ ONE_CASE = {**CASES, "cases": CASES["cases"][:1]}
             (
                 "workers",
                 set_variable("MAX_WORKERS", "3", "2"),
-                ["evaluation.max_workers", "evaluation.settings_digest"],
+                ["evaluation.max_workers"],
             ),
             (
                 "few-shot examples",
@@ -218,7 +221,12 @@ def test_with_bedrock_its_models_are_named(sealed):
     online = build(sealed, settings=settings)
     assert online["models"]["reader"]["id"] == settings.values["bedrock"]["reader_model"]
     assert online["models"]["judge"]["id"] == settings.values["bedrock"]["judge_model"]
-    assert fields(offline, online) == ["evaluation.settings_digest", "models.judge.id", "models.reader.id"]
+    assert fields(offline, online) == [
+        "evaluation.settings_digest",
+        "evaluation.use_bedrock",
+        "models.judge.id",
+        "models.reader.id",
+    ]
 
 
 def test_two_releases_differ_in_what_was_locked(second):
@@ -278,7 +286,8 @@ def test_without_cases_there_is_no_manifest(sealed, tmp_path):
 def test_the_script_verifies_what_it_wrote_and_names_what_changed_since(sealed, run_script, form):
     release_id = sealed.release().release_id
     written = run_script("eval_manifest_generator", "--format", form)
-    assert (written.code, written.out) == (0, f"manifest: metrics/golive/{release_id}/manifest.{form}\n")
+    assert (written.code, written.out.splitlines()[0]) == (0, f"manifest: metrics/golive/{release_id}/manifest.{form}")
+    assert written.out.splitlines()[1].startswith("UNSIGNED: no signing key")
     path = sealed.workspace.evidence(release_id) / f"manifest.{form}"
     receipt = receipts.read(sealed.workspace, release_id, "manifest")
     assert receipt is not None
@@ -289,6 +298,30 @@ def test_the_script_verifies_what_it_wrote_and_names_what_changed_since(sealed, 
     assert changed.code == 14
     assert "thresholds.min_cases: was 30, is 29" in changed.out.splitlines()
     assert files_below(sealed.workspace.root) == files
+
+
+def test_the_script_signs_with_the_key_it_is_given_and_checks_the_signature(sealed, run_script):
+    root = sealed.workspace.root
+    keyid = signing.write_pair(root / "release.pem", root / "configs" / "signing" / "release.pub", "")
+    path = sealed.workspace.evidence(sealed.release().release_id) / "manifest.yaml"
+    signed = run_script("eval_manifest_generator", "--json", GOLIVE_SIGNING_KEY_FILE=str(root / "release.pem"))
+    assert (signed.code, signed.json["signed_by"]) == (0, keyid), signed.err
+    checked = run_script("eval_manifest_generator", "--verify", str(path))
+    assert (checked.code, checked.out.splitlines()[-1]) == (0, f"signed by key {keyid[:12]}")
+    (path.parent / "manifest.intoto.json").write_text("{}")
+    bad = run_script("eval_manifest_generator", "--verify", str(path))
+    assert (bad.code, "the signature of" in bad.err) == (14, True)
+    unsigned = run_script("eval_manifest_generator")  # without a key, what was signed for the file before is taken away
+    assert (unsigned.code, (path.parent / "manifest.intoto.json").exists()) == (0, False)
+
+
+@pytest.mark.parametrize(("first", "then"), [("yaml", "json"), ("json", "yaml")])
+def test_a_release_has_one_manifest_in_one_form(sealed, first, then):
+    folder = sealed.workspace.evidence(sealed.release().release_id)
+    manifest.write(folder, build(sealed), first)
+    path = manifest.write(folder, build(sealed), then)
+    assert manifest.find(sealed.workspace, sealed.release().release_id) == path
+    assert [other.name for other in folder.glob("manifest.*")] == [f"manifest.{then}"]
 
 
 def test_the_script_says_when_nothing_has_changed(ready, run_script):

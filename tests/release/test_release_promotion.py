@@ -28,6 +28,7 @@ CONDITIONS = [
     "cases digest",
     "gates",
     "verdict file",
+    "signature",
     "verdict",
     "baseline",
     "backup",
