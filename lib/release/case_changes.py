@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from lib.evaluation import lessons
@@ -102,19 +103,35 @@ class CaseChange:
         return self.move not in ("same", "new") or any(value.better is not None for value in self.values)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How texts are cut for showing. ``clean`` is done first: a secret that was cut in two would not be known again."""
+
+    room: int = ROOM
+    clean: Callable[[str], str] = str
+
+    def text(self, text: str) -> tuple[Piece, ...]:
+        """The beginning of an answer or a quote."""
+        return _cut(self.clean(text), 8 * self.room)
+
+    def passage(self, text: str, quotes: Sequence[str]) -> tuple[Piece, ...]:
+        return pieces_of(self.clean(text), [self.clean(quote) for quote in quotes], self.room)
+
+
 def changes_of(
-    candidate: Side, baseline: Side | None, gold: Mapping[str, Sequence[tuple[str, str]]], room: int = ROOM
+    candidate: Side, baseline: Side | None, gold: Mapping[str, Sequence[tuple[str, str]]], cut: Cut | None = None
 ) -> list[CaseChange]:
     """Every answerable case of the candidate, the worst first.
 
     Args:
         baseline: an evaluation of the same cases; None where nothing is compared with.
         gold: ``query_id`` → (document, quote) of its evidence; empty where the cases are not at hand.
-        room: how much of answers and passages is kept, as ``ROOM``.
+        cut: how much of answers and passages is kept.
     """
+    cut = cut or Cut()
     before = {row["query_id"]: row for row in baseline.evaluation.rows} if baseline else {}
     found = [
-        (_case(row, before.get(row["query_id"]), candidate, baseline, tuple(gold.get(row["query_id"], ())), room), row)
+        (_case(row, before.get(row["query_id"]), candidate, baseline, tuple(gold.get(row["query_id"], ())), cut), row)
         for row in candidate.evaluation.rows
         if row["answerable"]
     ]
@@ -148,7 +165,7 @@ def _case(
     candidate: Side,
     baseline: Side | None,
     gold: tuple[tuple[str, str], ...],
-    room: int,
+    cut: Cut,
 ) -> CaseChange:
     query_id = row["query_id"]
     label = candidate.labels.get(query_id)
@@ -168,11 +185,11 @@ def _case(
         lost_at=lost_stage(row),
         lost_before=lost_stage(before) if before else None,
         values=values,
-        answer=_cut(row.get("response", ""), 8 * room),
-        answer_before=_cut(before.get("response", ""), 8 * room) if before else (),
+        answer=cut.text(row.get("response", "")),
+        answer_before=cut.text(before.get("response", "")) if before else (),
         claims=claims,
-        gold=tuple((doc_id, _cut(quote, 8 * room)) for doc_id, quote in gold),
-        passages=_passages(label, label_before, quotes, room),
+        gold=tuple((doc_id, cut.text(quote)) for doc_id, quote in gold),
+        passages=_passages(label, label_before, quotes, cut),
         notes=tuple(notes),
     )
 
@@ -235,23 +252,30 @@ def _claims_found(label: Mapping[str, Any] | None) -> dict[str, tuple[bool, bool
 
 
 def _passages(
-    now: Mapping[str, Any] | None, before: Mapping[str, Any] | None, quotes: Sequence[str], room: int
+    now: Mapping[str, Any] | None, before: Mapping[str, Any] | None, quotes: Sequence[str], cut: Cut
 ) -> tuple[Passage, ...]:
     """The passages that hold gold, of both sides; where the candidate's hold none, the one it was shown first."""
     is_shown, was_shown = _shown(now), _shown(before)
-    found = []
-    for chunk_id, text in is_shown.items():
-        pieces = pieces_of(text, quotes, room)
-        if any(piece.kind == "gold" for piece in pieces):
-            found.append(Passage(chunk_id, "both" if was_shown.get(chunk_id) == text else "is", pieces))
-    found = found[:_PASSAGES]
+    holding, held_before = _holding(is_shown, quotes), _holding(was_shown, quotes)
+    found = [
+        Passage(chunk_id, "both" if was_shown.get(chunk_id) == is_shown[chunk_id] else "is", cut.passage(text, quotes))
+        for chunk_id, text in holding.items()
+    ]
     if not found and is_shown:
         chunk_id, text = next(iter(is_shown.items()))
-        found.append(Passage(chunk_id, "is", _cut(text, 2 * room)))
-    same = {(passage.chunk_id, passage.pieces) for passage in found}
-    was = [Passage(chunk_id, "was", pieces_of(text, quotes, room)) for chunk_id, text in was_shown.items()]
-    found += [item for item in was if item.holds_gold and (item.chunk_id, item.pieces) not in same][:_PASSAGES]
+        found.append(Passage(chunk_id, "is", cut.passage(text, ())))
+    found += [
+        Passage(chunk_id, "was", cut.passage(text, quotes))
+        for chunk_id, text in held_before.items()
+        if holding.get(chunk_id) != text
+    ]
     return tuple(found)
+
+
+def _holding(shown: Mapping[str, str], quotes: Sequence[str]) -> dict[str, str]:
+    """The first passages that hold a quote or a part of one."""
+    holding = (item for item in shown.items() if any(_spans(item[1], quote) for quote in quotes))
+    return dict(islice(holding, _PASSAGES))
 
 
 def _shown(label: Mapping[str, Any] | None) -> dict[str, str]:
@@ -303,12 +327,22 @@ def _spans(text: str, quote: str) -> list[tuple[int, int]]:
     offset = len(text) - len(text.lstrip())
     if len(body) >= _LEAST_PART and body in quote:
         return [(offset, offset + len(body))]
-    for length in range(min(len(quote), len(body)), _LEAST_PART - 1, -1):
-        if body.startswith(quote[-length:]):
-            return [(offset, offset + length)]
-        if body.endswith(quote[:length]):
-            return [(offset + len(body) - length, offset + len(body))]
-    return []
+    length = _overlap(quote, body)
+    if length >= _LEAST_PART:
+        return [(offset, offset + length)]
+    length = _overlap(body, quote)
+    return [(offset + len(body) - length, offset + len(body))] if length >= _LEAST_PART else []
+
+
+def _overlap(first: str, second: str) -> int:
+    """The length of the longest end of ``first`` that ``second`` begins with; 0 where it is under ``_LEAST_PART``."""
+    seed = second[:_LEAST_PART]
+    place = first.find(seed) if len(seed) == _LEAST_PART else -1
+    while place >= 0:
+        if second.startswith(first[place:]):
+            return len(first) - place
+        place = first.find(seed, place + 1)
+    return 0
 
 
 def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -12,12 +12,12 @@ from lib.evaluation import settings as evaluation_settings
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER
 from lib.evaluation.results import Evaluation
 from lib.evaluation.significance import paired_difference
-from lib.platform.errors import GoliveError, NotFound, Refused
+from lib.platform.errors import GoliveError, NotFound, Refused, redactor
 from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import case_changes, evidence
 from lib.release.assessment import load_gates
-from lib.release.case_changes import CaseChange, Side
+from lib.release.case_changes import CaseChange, Cut, Side
 from lib.release.tables import text_table
 
 _SHOWN = 15
@@ -87,7 +87,7 @@ def compare(workspace: Workspace, before: str, now: str) -> Comparison:
             load_gates(workspace),
             evaluation_settings.load(workspace).determinism.seed,
         ),
-        cases=case_changes.changes_of(candidate, base, gold),
+        cases=case_changes.changes_of(candidate, base, gold, Cut(clean=redactor())),
         notes=notes,
     )
 

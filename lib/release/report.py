@@ -11,14 +11,15 @@ from psycopg2.extensions import connection as Connection
 
 from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.platform.clock import timestamp
+from lib.platform.errors import redactor
 from lib.platform.files import write_text
 from lib.platform.workspace import Workspace
 from lib.release import case_changes, comparing, evidence, exports, pages, plots, receipts
-from lib.release.case_changes import CaseChange, Piece
+from lib.release.case_changes import CaseChange, Cut, Piece, Side
 
 FILES = ("report.html", "report.md", "junit.xml")
 _LARGEST_PAGE = 900_000  # bytes for 200 cases; passages and answers are cut shorter where a page would be larger
-_ROOMS = (80, 40, 20, 10)
+_ROOMS = (case_changes.ROOM, 60, 20)
 _LONGEST_MARKDOWN = 65_000  # GitHub takes comments of 65,536 characters
 _LISTED = (20, 10, 5, 2, 0)  # cases and reasons in Markdown: the first number that fits
 
@@ -35,8 +36,8 @@ class _Page:
     verdict: dict[str, Any] | None
     receipts: dict[str, receipts.Receipt | None]
     run: dict[str, Any]
+    evaluated: _Evaluated | None
     cases: list[CaseChange]
-    compared: bool
 
 
 def write(workspace: Workspace, connection: Connection, release_id: str) -> Path:
@@ -45,12 +46,11 @@ def write(workspace: Workspace, connection: Connection, release_id: str) -> Path
     What is not there yet is left out and said so. Returns the path of the page.
     """
     page = _gather(workspace, connection, release_id)
-    text = pages.render_html("report.html.j2", **_values(page))
     for room in _ROOMS:
+        page = replace(page, cases=page.evaluated.cases(room) if page.evaluated else [])
+        text = pages.render_html("report.html.j2", **_values(page))
         if len(text.encode()) <= _LARGEST_PAGE * max(1.0, len(page.cases) / 200):
             break
-        page = replace(page, cases=_cases(workspace, page.folder, page.verdict, room)[0])
-        text = pages.render_html("report.html.j2", **_values(page))
     folder = page.folder
     write_text(folder / "report.md", _markdown(_values(page)))
     write_text(folder / "junit.xml", exports.junit(release_id, page.verdict, page.run.get("steps", [])))
@@ -78,7 +78,6 @@ def _gather(workspace: Workspace, connection: Connection, release_id: str) -> _P
         baseline_id = verdict.get("baseline_release") if verdict else None
         baseline = find_release(connection, baseline_id) if baseline_id else _live_before(connection, release_id)
     names = ("ingest", "manifest", "health", "evaluate", "backup", "validate", "promote")
-    cases, compared = _cases(workspace, folder, verdict)
     return _Page(
         folder=folder,
         release=release,
@@ -88,8 +87,8 @@ def _gather(workspace: Workspace, connection: Connection, release_id: str) -> _P
         verdict=verdict,
         receipts={name: receipts.read(workspace, release_id, name) for name in names},
         run=evidence.read_object(folder / "run.json", {"steps"}) or {},
-        cases=cases,
-        compared=compared,
+        evaluated=_evaluated(workspace, folder, verdict),
+        cases=[],
     )
 
 
@@ -99,18 +98,26 @@ def _live_before(connection: Connection, release_id: str) -> Release | None:
     return live if live and live.release_id != release_id else None
 
 
-def _cases(
-    workspace: Workspace, folder: Path, verdict: dict[str, Any] | None, room: int = case_changes.ROOM
-) -> tuple[list[CaseChange], bool]:
-    """The cases of the evaluation that the verdict is about, and whether they are compared with a baseline's."""
+@dataclass(frozen=True)
+class _Evaluated:
+    """The evaluation that the verdict is about, with that of the baseline and the gold of the cases where they stand."""
+
+    candidate: Side
+    baseline: Side | None
+    gold: dict[str, list[tuple[str, str]]]
+
+    def cases(self, room: int) -> list[CaseChange]:
+        return case_changes.changes_of(self.candidate, self.baseline, self.gold, Cut(room, redactor()))
+
+
+def _evaluated(workspace: Workspace, folder: Path, verdict: dict[str, Any] | None) -> _Evaluated | None:
     candidate = evidence.read_side(folder / "evaluation")
     if candidate is None:
-        return [], False
-    inputs = candidate.evaluation.summary["inputs"]
-    judged = verdict is not None and verdict.get("metrics_digest") == candidate.evaluation.digest
-    baseline = evidence.baseline_side(workspace, verdict) if verdict and judged else None
-    gold = evidence.gold_of(workspace, verdict["cases_file"], inputs["cases_digest"]) if verdict and judged else {}
-    return case_changes.changes_of(candidate, baseline, gold, room), baseline is not None
+        return None
+    if verdict is None or verdict.get("metrics_digest") != candidate.evaluation.digest:
+        return _Evaluated(candidate, None, {})
+    gold = evidence.gold_of(workspace, verdict["cases_file"], candidate.evaluation.summary["inputs"]["cases_digest"])
+    return _Evaluated(candidate, evidence.baseline_side(workspace, verdict), gold)
 
 
 def _values(page: _Page) -> dict[str, Any]:
@@ -126,7 +133,7 @@ def _values(page: _Page) -> dict[str, Any]:
         "levels": plots.levels(metrics),
         "status_of": plots.status_of,
         "cases": page.cases,
-        "compared": page.compared,
+        "compared": page.evaluated is not None and page.evaluated.baseline is not None,
         "moves": case_changes.count_moves(page.cases),
         "deciding": case_changes.DECIDING,
         "timings": timings,

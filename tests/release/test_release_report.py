@@ -35,12 +35,14 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self._state: list[str] | None = None
         self._open: list[str] = []
+        self._paragraphs = 0
         self.feed(text)
         self.close()
         assert self._open == [], "every element is closed"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        self._paragraphs += tag == "p"
         if tag == "p" and self._state is None:
             assert str(dict(attrs)["class"]).startswith("state "), "the first paragraph is the state"
             self._state = []
@@ -65,7 +67,7 @@ class Page(HTMLParser):
         self.words.append(data)
         if {"td", "th"} & set(self._open):
             self.tables[-1][-1][-1] += data
-        if [tag for tag, _ in self.elements].count("p") == 1 and "p" in self._open:
+        if self._paragraphs == 1 and "p" in self._open:
             assert self._state is not None
             self._state.append(data)
 
@@ -334,9 +336,7 @@ def test_a_release_that_nobody_locked_has_no_report(sealed):
     assert not sealed.workspace.evidence("nobody-knows").exists()
 
 
-WORDS = (
-    "the pointer names one table, and a rollback moves it back in milliseconds because the old table still stands. " * 40
-)
+WORDS = "the pointer names one table, and a rollback moves it back in milliseconds as the old table still stands. " * 12
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def two_hundred(second: Project) -> Project:
                 query_id,
                 "filter" if is_new and number % 2 else None,
                 query=f"{query_id}: {WORDS[:150]}?",
-                response=WORDS[:2500],
+                response=WORDS,
                 tags=["generated", f"group-{number % 7}"],
             )
             for number, query_id in enumerate(ids)
@@ -381,7 +381,7 @@ def two_hundred(second: Project) -> Project:
         inputs={**content["inputs"], "cases_digest": digest},
         metrics_digest=sides[1].evaluation.digest,
         metrics=[{**item, "baseline": means[item["metric"]]} for item in content["metrics"]],
-        reasons=[f"reason {number}: {WORDS}" for number in range(50)],
+        reasons=[f"reason {number}: {WORDS[:600]}" for number in range(50)],
     )
     return second
 
@@ -390,7 +390,7 @@ def test_two_hundred_cases_stay_under_a_megabyte_and_a_comments_length(two_hundr
     page = write(two_hundred)
     cases = [attributes for tag, attributes in page.elements if tag == "details" and attributes.get("class") == "case"]
     assert [attributes["data-move"] for attributes in cases] == ["worse"] * 100 + ["same"] * 100
-    assert len(page.text.encode()) < 1_000_000
+    assert 500_000 < len(page.text.encode()) < 1_000_000
     assert sum(tag == "mark" for tag, _ in page.elements) >= 200, "the gold of every case is marked"
     assert "characters left out" in page.prose
     for said in ("Answer, was", "Answer, is", "− lost", "Gold evidence", "was: corpus/0.md#0", "is: corpus/0.md#1"):
