@@ -44,6 +44,13 @@ def as_code(value: Any) -> Any:
     return Markup(f"`{text or ' '}`")
 
 
+def _breakable(value: str) -> Any:
+    """A name that a narrow screen may break after an underscore."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=_)", redact(value)))
+
+
 def _environment(*, autoescape: bool, finalize: Any) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -60,6 +67,7 @@ def _environment(*, autoescape: bool, finalize: Any) -> Any:
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
     environment.filters["size"] = lambda value: f"{value / 1e6:.1f} MB"
     environment.filters["code"] = as_code
+    environment.filters["breakable"] = _breakable
     return environment
 
 

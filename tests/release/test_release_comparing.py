@@ -152,3 +152,13 @@ def test_configs_are_read_from_their_history(project, make_config):
     assert found is not None
     assert found.chunk_size == locked_config.chunk_size
     assert comparing.read_config(project, NOW) is None
+
+
+def test_the_script_prints_one_document_and_writes_the_page(project, run_script, tmp_path):
+    page = tmp_path / "pages" / "compared.html"
+    done = run_script("compare_releases", "aaaaaaaa", NOW, "--html", str(page), "--json")
+    assert done.code == 0
+    assert (done.json["before"], done.json["now"], done.json["html"]) == (BEFORE, NOW, str(page))
+    assert done.json["moves"]["worse"] == 1
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert run_script("compare_releases", "nothing", NOW).code == 12
