@@ -8,6 +8,10 @@ BEDROCK ?=
 FRESH   ?=
 DRY_RUN ?=
 Q       ?=
+A       ?=
+B       ?=
+HTML    ?=
+RELEASE ?=
 BENCH   ?=
 WATCH   ?=
 YES     ?=
@@ -22,13 +26,13 @@ DEV     := $(VENV)/.dev
 BENCHED := $(VENV)/.bench
 # ENV counts on the command line alone: many shells set one of that name for other reasons.
 export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
-export CORPUS CASES BACKUP REASON Q  # recipes read them from the environment, so that quotes in them do no harm
+export CORPUS CASES BACKUP REASON Q A B HTML RELEASE  # recipes read them from the environment, so that quotes in them do no harm
 
 # The steps of a release, in order; each is a script (lib/release/steps.py says which).
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
 
 .DEFAULT_GOAL := help
-.PHONY: help golive rollback backup backups status monitor catch-up query lock ingest manifest health evaluate validate promote \
+.PHONY: help golive rollback backup backups report compare history status monitor catch-up query lock ingest manifest health evaluate validate promote \
         stop resume setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
@@ -47,6 +51,15 @@ rollback: $(CORE) ## go back to a backup: stop, restore, validate, resume (BACKU
 
 backups: $(CORE) ## list the backups, newest first
 	@$(RUN) scripts/restore_production_state.py --list
+
+report: $(EVAL) ## write a release's report anew: HTML, Markdown, JUnit XML (RELEASE=id)
+	@$(RUN) scripts/release_report.py $(if $(RELEASE),--release-id "$$RELEASE")
+
+compare: $(EVAL) ## compare two releases, was and is, on the same cases (A=release B=release HTML=file)
+	@$(RUN) scripts/compare_releases.py "$$A" "$$B" $(if $(HTML),--html "$$HTML")
+
+history: $(EVAL) ## metrics over releases, plotted into metrics/history.svg
+	@$(RUN) scripts/release_history.py --plot metrics/history.svg
 
 status: $(CORE) ## what is live, and whether it answers queries
 	@$(RUN) scripts/status.py

@@ -1,7 +1,8 @@
 """Go live: run the steps of a release in order, skip what still holds, stop at the first that does not pass.
 
 Reads:   configs/candidate.yaml, a corpus folder, a case file, the receipts of an earlier run
-Writes:  what the steps write; metrics/golive/<release_id>/run.json and report.html
+Writes:  what the steps write; metrics/golive/<release_id>/run.json, report.html, report.md and junit.xml; under
+         GitHub Actions annotations and the job's summary
 Exits with the code of the step that stopped it, or 0. --dry-run says which steps would be done and which still hold.
 Run again, it goes on from there; with nothing to do, it says so.
 """
@@ -31,7 +32,7 @@ def main() -> int:
     from dataclasses import replace
 
     from lib.platform.postgres import database
-    from lib.release import golive, locking, steps
+    from lib.release import exports, golive, locking, steps
 
     workspace = Workspace.find()
     chosen = steps.find(args.steps)
@@ -44,6 +45,8 @@ def main() -> int:
         carry_out = golive.preview if args.dry_run else golive.run
         outcome = carry_out(workspace, connection, options, chosen)
     cli.emit(args, outcome.to_dict(), golive.to_text(outcome))
+    if outcome.report:
+        exports.tell_github(workspace, outcome.release_id, quiet=args.json)
     return outcome.exit_code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 from urllib.parse import unquote
@@ -132,16 +133,31 @@ def secrets_of_environment(environ: dict[str, str] | None = None) -> list[str]:
 
 def redact(text: str) -> str:
     """``text`` without passwords: in URLs, in DSNs, and wherever a secret of the environment is repeated."""
-    text = _PASSWORDS.sub(r"\g<url>\g<query>\g<dsn>***", text)
-    for secret in secrets_of_environment():
-        text = text.replace(secret, "***")
-    return text
+    return redactor()(text)
+
+
+def redactor() -> Callable[[str], str]:
+    """``redact`` for many texts: the environment is looked through once."""
+    secrets = secrets_of_environment()
+
+    def clean(text: str) -> str:
+        text = _PASSWORDS.sub(r"\g<url>\g<query>\g<dsn>***", text)
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    return clean
 
 
 def redact_all(value: Any) -> Any:
     """A JSON value with every text in it redacted: once it is serialised, escapes would hide a secret."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {redact_all(key): redact_all(item) for key, item in value.items()}
-    return [redact_all(item) for item in value] if isinstance(value, (list, tuple)) else value
+    clean = redactor()
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return clean(value)
+        if isinstance(value, dict):
+            return {walk(key): walk(item) for key, item in value.items()}
+        return [walk(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return walk(value)

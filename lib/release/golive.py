@@ -282,7 +282,7 @@ def to_text(outcome: Outcome) -> str:
     if not outcome.applied:
         return "\n".join([*lines, f"live: {outcome.live_before or 'nothing'}; nothing was changed"])
     if outcome.report:
-        lines.append(f"report: {outcome.report}")
+        lines.append(f"report: {outcome.report} (beside it report.md and junit.xml)")
     if outcome.exit_code == 0 and outcome.live_after == outcome.release_id:
         lines.append(f"live: {outcome.release_id} (before: {outcome.live_before or 'nothing'})")
         lines.append(f"undo: make rollback BACKUP={outcome.backup_id}")

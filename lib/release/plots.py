@@ -1,63 +1,145 @@
-"""Plots as SVG text: deterministic, with text kept as text, to be put into a page."""
+"""Plots: the forest of paired differences as coordinates for a page, the history as SVG text. Deterministic."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-_INK, _OTHER, _GRID = "#14532d", "#b45309", "#d4d4d8"
-_BAD = "#b91c1c"
+WIDTH = 240  # of a row's drawing, in its own units
+_PAD = 10
+_INK, _GRID, _BAD, _BREAK = "#14532d", "#d4d4d8", "#b91c1c", "#52525b"
 _SALT = "golive"
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
+# A status has a shape of its own, so that none depends on colour.
+SHAPES = {
+    "PASS": "circle",
+    "warning": "triangle",
+    "INCONCLUSIVE": "diamond",
+    "ERROR": "square",
+    "FAIL": "cross",
+    "better": "circle",
+    "same": "diamond",
+    "worse": "cross",
+}
 
 
-def metrics_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Each rate with its baseline (hollow), its limits (ticks) and its status by the marker's shape."""
-    rates = [item for item in metrics if item["value"] is not None and 0 <= item["value"] <= 1]
-    if not rates:
-        return ""
-    figure, axes = _figure(7.2, 0.34 * len(rates) + 0.9)
-    for place, item in enumerate(reversed(rates)):
-        good = item["status"] == "PASS"
-        axes.plot([0, 1], [place, place], color=_GRID, linewidth=0.6, zorder=1)
-        for limit in (item["floor"], item["ceiling"]):
-            if limit is not None:
-                axes.plot([limit, limit], [place - 0.3, place + 0.3], color=_OTHER, linewidth=2, zorder=2)
-        if item["baseline"] is not None:
-            axes.plot(
-                [item["baseline"]], [place], "o", markerfacecolor="white", markeredgecolor=_INK, markersize=8, zorder=3
-            )
-        axes.plot(
-            [item["value"]],
-            [place],
-            "o" if good else "X",
-            color=_INK if good else _BAD,
-            markersize=6 if good else 8,
-            zorder=4,
+@dataclass(frozen=True)
+class ForestRow:
+    """x of one metric's interval, mean and margin tick; ``shape`` by its status."""
+
+    low: float
+    mean: float
+    high: float
+    margin: float | None
+    shape: str
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Differences on one scale: x of zero, the scale's ends as numbers, and a row a metric that has a difference."""
+
+    zero: float
+    least: float
+    most: float
+    rows: dict[str, ForestRow]
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """x of a rate and of its limits on the scale 0 to 1; for releases that are compared with nothing."""
+
+    value: float
+    floor: float | None
+    ceiling: float | None
+    shape: str
+
+
+def status_of(item: Mapping[str, Any]) -> str:
+    """A metric's status as it is shown: what does not decide is a warning, and no failure."""
+    decides = item["critical"] if "critical" in item else item.get("level", "block") == "block"
+    return str(item["status"]) if decides or item["status"] == "PASS" else "warning"
+
+
+def forest(metrics: Sequence[Mapping[str, Any]]) -> Forest | None:
+    """The coordinates of all differences; None where there is none."""
+    drawn = [item for item in metrics if item.get("difference")]
+    if not drawn:
+        return None
+    ends = [0.0]
+    for item in drawn:
+        ends += [item["difference"]["low"], item["difference"]["high"]]
+        ends += [-item["margin"]] if item.get("margin") is not None else []
+    least, most = min(ends), max(ends)
+    if most - least <= 0:
+        least, most = -0.01, 0.01
+
+    def x(value: float) -> float:
+        return round(_PAD + (value - least) / (most - least) * (WIDTH - 2 * _PAD), 1)
+
+    rows = {
+        item["metric"]: ForestRow(
+            low=x(item["difference"]["low"]),
+            mean=x(item["difference"]["mean"]),
+            high=x(item["difference"]["high"]),
+            margin=None if item.get("margin") is None else x(-item["margin"]),
+            shape=SHAPES[status_of(item)],
         )
-    axes.set_yticks(range(len(rates)), [item["metric"] for item in reversed(rates)])
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("filled: this release, hollow: baseline, upright tick: floor or ceiling, cross: missed")
-    return _svg(figure, "metrics")
+        for item in drawn
+    }
+    return Forest(x(0.0), least, most, rows)
 
 
-def timings_svg(timings: Sequence[tuple[str, float]]) -> str:
-    """Seconds a step, longest at its place in the order."""
-    figure, axes = _figure(7.2, 0.32 * len(timings) + 0.8)
-    names = [name for name, _ in reversed(timings)]
-    values = [seconds for _, seconds in reversed(timings)]
-    axes.barh(range(len(names)), values, color=_INK, height=0.6)
-    for place, seconds in enumerate(values):
-        axes.text(seconds, place, f" {seconds:.1f} s", va="center", fontsize=8)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlim(0, max(values) * 1.15)
-    axes.set_xlabel("seconds")
-    return _svg(figure, "timings")
+def levels(metrics: Sequence[Mapping[str, Any]]) -> dict[str, LevelRow]:
+    """Metric → coordinates, for those that lie between 0 and 1."""
+
+    def x(value: float | None) -> float | None:
+        return None if value is None else round(_PAD + value * (WIDTH - 2 * _PAD), 1)
+
+    return {
+        item["metric"]: LevelRow(x(item["value"]) or 0.0, x(item["floor"]), x(item["ceiling"]), SHAPES[status_of(item)])
+        for item in metrics
+        if item["value"] is not None and 0 <= item["value"] <= 1
+    }
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def history_svg(metrics: Sequence[str], points: Sequence[Mapping[str, Any]]) -> str:
+    """A panel a metric over the verdicts in their order.
+
+    A line joins neighbours that can be compared and both have a value; an upright dashed line stands where the cases or
+    the judge changed. Circle: PASS; cross: anything else.
+
+    Args:
+        points: each with ``label``, ``passed``, ``comparable`` (with the point before it) and ``metrics``.
+    """
+    figure, panels = _figure(max(6.0, 0.7 * len(points) + 2.5), 1.5 * len(metrics) + 1.2, len(metrics))
+    for axes, metric in zip(panels, metrics, strict=True):
+        values = [point["metrics"].get(metric) for point in points]
+        for place, point in enumerate(points):
+            value = values[place]
+            if place and not point["comparable"]:
+                axes.axvline(place - 0.5, color=_BREAK, linestyle=(0, (3, 3)), linewidth=0.8)
+            before = values[place - 1] if place else None
+            if value is not None and before is not None and point["comparable"]:
+                axes.plot([place - 1, place], [before, value], color=_INK, linewidth=1.2, zorder=2)
+            if value is not None:
+                marker, colour = ("o", _INK) if point["passed"] else ("X", _BAD)
+                axes.plot([place], [value], marker, color=colour, markersize=6, zorder=3)
+        known = [value for value in values if value is not None]
+        if known and min(known) >= 0 and max(known) <= 1:
+            axes.set_ylim(-0.05, 1.05)
+        axes.set_xlim(-0.6, len(points) - 0.4)
+        axes.set_title(metric if known else f"{metric} (never measured)", loc="left", fontsize=9)
+        axes.grid(axis="y", color=_GRID, linewidth=0.5)
+        axes.set_xticks(range(len(points)), [""] * len(points))
+    panels[-1].set_xticks(range(len(points)), [point["label"] for point in points], rotation=40, ha="right", fontsize=7)
+    panels[-1].set_xlabel("circle: PASS · cross: not passed · dashed: other cases or another judge from here on")
+    return _svg(figure, "history")
+
+
+def _figure(width: float, height: float, panels: int) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("svg")
@@ -65,19 +147,16 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(left=False)
+    axes = figure.subplots(panels, squeeze=False)[:, 0]
+    for panel in axes:
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
     return figure, axes
 
 
 def _svg(figure: Any, name: str) -> str:
-    """The figure's ``<svg>`` element, its ids prefixed with ``name`` because several plots share a page.
-
-    It is hidden from screen readers: a table beside it says the same.
-    """
+    """The figure's ``<svg>`` element, its ids prefixed with ``name``."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True)
+    figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), facecolor="white")
     text = _ID.sub(rf"\1{name}-", stream.getvalue())
-    return text[text.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+    return text[text.index("<svg") :].rstrip() + "\n"

@@ -1,41 +1,34 @@
-"""report.html: one self-contained page a release, for the screen, for paper and for a screen reader."""
+"""The report of a release: report.html for people, report.md for a pull request, junit.xml for CI."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from lib.evaluation import lessons, results
 from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.platform.clock import timestamp
-from lib.platform.errors import GoliveError, redact
-from lib.platform.files import read_json, write_text
+from lib.platform.errors import redactor
+from lib.platform.files import write_text
 from lib.platform.workspace import Workspace
-from lib.release import plots, receipts
+from lib.release import case_changes, comparing, evidence, exports, pages, plots, receipts
+from lib.release.case_changes import CaseChange, Cut, Piece, Side
 
-_TEMPLATES = Path(__file__).parent / "templates"
-_COMPARED = (
-    "chunk_size",
-    "overlap_ratio",
-    "jaccard_threshold",
-    "prefix_policy",
-    "embedder_name",
-    "sources",
-    "retrieval",
-    "rerank",
-    "filter",
-)
-_VERDICT = {"verdict", "reasons", "warnings", "metrics", "cases", "produced_by", "baseline_release"}
-_SHOWN_LOSSES = 25
+FILES = ("report.html", "report.md", "junit.xml")
+_LARGEST_PAGE = 900_000  # bytes for 200 cases; passages and answers are cut shorter where a page would be larger
+_ROOMS = (case_changes.ROOM, 60, 20)
+_LONGEST_MARKDOWN = 65_000  # GitHub takes comments of 65,536 characters
+_LISTED = (20, 10, 5, 2, 0)  # cases and reasons in Markdown: the first number that fits
 
 
 @dataclass(frozen=True)
 class _Page:
-    """What the template is given."""
+    """What the templates are given."""
 
+    folder: Path
     release: Release
     live: str | None
     generation: int
@@ -43,36 +36,59 @@ class _Page:
     verdict: dict[str, Any] | None
     receipts: dict[str, receipts.Receipt | None]
     run: dict[str, Any]
-    losses: list[dict[str, Any]]
+    evaluated: _Evaluated | None
+    cases: list[CaseChange]
 
 
 def write(workspace: Workspace, connection: Connection, release_id: str) -> Path:
-    """Writes the report of a release from its evidence; what is not there yet is left out and said so."""
+    """Writes ``report.html`` of a release from its evidence, and ``report.md`` and ``junit.xml`` beside it.
+
+    What is not there yet is left out and said so. Returns the path of the page.
+    """
     page = _gather(workspace, connection, release_id)
-    path = workspace.evidence(release_id) / "report.html"
-    write_text(path, _render(page))
-    return path
+    for room in _ROOMS:
+        page = replace(page, cases=page.evaluated.cases(room) if page.evaluated else [])
+        text = pages.render_html("report.html.j2", **_values(page))
+        if len(text.encode()) <= _LARGEST_PAGE * max(1.0, len(page.cases) / 200):
+            break
+    folder = page.folder
+    write_text(folder / "report.md", _markdown(_values(page)))
+    write_text(folder / "junit.xml", exports.junit(release_id, page.verdict, page.run.get("steps", [])))
+    write_text(folder / "report.html", text)
+    return folder / "report.html"
+
+
+def comparison_page(found: comparing.Comparison) -> str:
+    """A page of two releases side by side."""
+    return pages.render_html(
+        "compare.html.j2",
+        found=found,
+        forest=plots.forest(found.metrics),
+        moves=case_changes.count_moves(found.cases),
+        written_at=timestamp(),
+    )
 
 
 def _gather(workspace: Workspace, connection: Connection, release_id: str) -> _Page:
     folder = workspace.evidence(release_id)
+    verdict = evidence.read_object(folder / "verdict.json", exports.VERDICT_FIELDS)
     with connection:
         release = get_release(connection, release_id)
         pointer = read_pointer(connection)
-        verdict = _read(folder / "verdict.json", _VERDICT)
         baseline_id = verdict.get("baseline_release") if verdict else None
         baseline = find_release(connection, baseline_id) if baseline_id else _live_before(connection, release_id)
     names = ("ingest", "manifest", "health", "evaluate", "backup", "validate", "promote")
-    found = {name: receipts.read(workspace, release_id, name) for name in names}
     return _Page(
+        folder=folder,
         release=release,
         live=pointer.release.release_id if pointer.release else None,
         generation=pointer.generation,
         baseline=baseline,
         verdict=verdict,
-        receipts=found,
-        run=_read(folder / "run.json", {"steps"}) or {},
-        losses=_losses(folder),
+        receipts={name: receipts.read(workspace, release_id, name) for name in names},
+        run=evidence.read_object(folder / "run.json", {"steps"}) or {},
+        evaluated=_evaluated(workspace, folder, verdict),
+        cases=[],
     )
 
 
@@ -82,88 +98,73 @@ def _live_before(connection: Connection, release_id: str) -> Release | None:
     return live if live and live.release_id != release_id else None
 
 
-def _read(path: Path, fields: set[str]) -> dict[str, Any] | None:
-    """The file's object, where it is one that has these fields."""
-    try:
-        found = read_json(path, "evidence")
-    except GoliveError:
+@dataclass(frozen=True)
+class _Evaluated:
+    """The evaluation that the verdict is about, with that of the baseline and the gold of the cases where they stand."""
+
+    candidate: Side
+    baseline: Side | None
+    gold: dict[str, list[tuple[str, str]]]
+
+    def cases(self, room: int) -> list[CaseChange]:
+        return case_changes.changes_of(self.candidate, self.baseline, self.gold, Cut(room, redactor()))
+
+
+def _evaluated(workspace: Workspace, folder: Path, verdict: dict[str, Any] | None) -> _Evaluated | None:
+    candidate = evidence.read_side(folder / "evaluation")
+    if candidate is None:
         return None
-    return found if isinstance(found, dict) and fields <= found.keys() else None
+    if verdict is None or verdict.get("metrics_digest") != candidate.evaluation.digest:
+        return _Evaluated(candidate, None, {})
+    gold = evidence.gold_of(workspace, verdict["cases_file"], candidate.evaluation.summary["inputs"]["cases_digest"])
+    return _Evaluated(candidate, evidence.baseline_side(workspace, verdict), gold)
 
 
-def _losses(folder: Path) -> list[dict[str, Any]]:
-    """Cases whose evidence was lost, with where."""
-    try:
-        evaluation = results.read(folder / "evaluation")
-    except GoliveError:
-        return []
-    return [
-        {"query_id": row["query_id"], "query": row["query"], "lost_at": stage}
-        for row in evaluation.rows
-        if (stage := lessons.lost_at(row))
-    ][:_SHOWN_LOSSES]
-
-
-def _config_changes(release: Release, baseline: Release | None) -> list[dict[str, Any]]:
-    """Every setting, with what the release before it had; the changed ones first."""
-    now = _settings(release)
-    then = _settings(baseline) if baseline else {}
-    rows = [
-        {"name": name, "now": value, "then": then.get(name), "changed": bool(baseline) and then.get(name) != value}
-        for name, value in now.items()
-    ]
-    return sorted(rows, key=lambda row: not row["changed"])
-
-
-def _settings(release: Release) -> dict[str, Any]:
-    """The compared settings under dotted names, in the order of the config."""
-    values = asdict(release.locked_config)
-    found: dict[str, Any] = {}
-    for name in _COMPARED:
-        value = values[name]
-        if isinstance(value, dict):
-            found.update({f"{name}.{key}": inner for key, inner in value.items()})
-        else:
-            found[name] = ", ".join(value) if isinstance(value, tuple) else value
-    return found
-
-
-def _render(page: _Page) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_without_secrets,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["size"] = lambda value: f"{value / 1e6:.1f} MB"
+def _values(page: _Page) -> dict[str, Any]:
+    """What the page and the Markdown are rendered from."""
     timings = [step for step in page.run.get("steps", []) if step["seconds"]]
-    ingest = {
-        name: seconds
-        for name in ("plan_s", "load_model_s", "embed_s", "index_s", "seal_s")
-        if (seconds := page.release.ingest_stats.get(name)) is not None
-    }
     metrics = page.verdict["metrics"] if page.verdict else []
-    return environment.get_template("report.html.j2").render(
-        page=page,
-        changes=_config_changes(page.release, page.baseline),
-        metric_plot=plots.metrics_svg(metrics) if metrics else "",
-        timing_plot=plots.timings_svg([(step["name"], step["seconds"]) for step in timings]) if timings else "",
-        timings=timings,
-        ingest=ingest,
-        total_s=sum(step["seconds"] for step in timings),
-        written_at=timestamp(),
-        state=_state(page),
-    )
+    then = page.baseline.locked_config if page.baseline else None
+    return {
+        "page": page,
+        "state": _state(page),
+        "changes": comparing.settings_changes(page.release.locked_config, then),
+        "forest": plots.forest(metrics),
+        "levels": plots.levels(metrics),
+        "status_of": plots.status_of,
+        "cases": page.cases,
+        "compared": page.evaluated is not None and page.evaluated.baseline is not None,
+        "moves": case_changes.count_moves(page.cases),
+        "deciding": case_changes.DECIDING,
+        "timings": timings,
+        "total_s": sum(step["seconds"] for step in timings),
+        "ingest": {
+            name: seconds
+            for name in ("plan_s", "load_model_s", "embed_s", "index_s", "seal_s")
+            if (seconds := page.release.ingest_stats.get(name)) is not None
+        },
+        "written_at": timestamp(),
+    }
 
 
-def _without_secrets(value: Any) -> Any:
-    """A printed value, redacted before it is escaped: in HTML a secret would look different. Markup is ours and stays."""
-    return redact(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+def _markdown(values: dict[str, Any]) -> str:
+    """The Markdown with as many cases as fit into a comment."""
+    cases: list[CaseChange] = values["cases"]
+    top = [case for case in cases if case.move in ("worse", "unscored") or (case.move == "new" and case.lost_at)]
+    text = ""
+    for listed in _LISTED:
+        text = pages.render_markdown("report.md.j2", **values, top=top, listed=listed, plain=_plain, stage=_stage)
+        if len(text) <= _LONGEST_MARKDOWN:
+            break
+    return text
+
+
+def _plain(pieces: Sequence[Piece]) -> str:
+    return "".join(f" […{piece.text}…] " if piece.kind == "gap" else piece.text for piece in pieces) or "no answer"
+
+
+def _stage(name: str | None) -> str:
+    return f"lost at {name}" if name else "answer used its evidence"
 
 
 def _state(page: _Page) -> dict[str, str]:

@@ -21,7 +21,8 @@ from lib.index.documents import Document, digest_of_documents, read_documents, s
 from lib.platform.errors import ConfigInvalid, Refused
 from lib.platform.files import digest_of, write_json, write_text
 from lib.platform.workspace import Workspace
-from lib.release.assessment import Assessment, load_gates, verdict_text
+from lib.release.assessment import Assessment, verdict_text
+from lib.release.gates import load_gates
 
 _OF_AN_INDEX = ("avg_snapshot_size", "deduplication_rate")  # they say how Golive's own index is, and of no other system
 _SAME = ("cases_digest", "gold_corpus_digest", "settings_digest")

@@ -416,7 +416,7 @@ def test_how_a_run_ended_as_text_by_hand():
     assert said[:4] == [
         "  ingest    held",
         "  evaluate  stopped here (exit 3)",
-        "report: metrics/r2/report.html",
+        "report: metrics/r2/report.html (beside it report.md and junit.xml)",
         "not live: r2; live is still r1",
     ]
     assert "undo" not in "\n".join(said)

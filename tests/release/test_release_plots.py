@@ -1,4 +1,4 @@
-"""Plots: the same numbers give the same bytes, and words stay words."""
+"""Plots: places on one scale, a shape for each status, and the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -8,48 +8,67 @@ import pytest
 
 from lib.release import plots
 
-METRICS = [
-    {"metric": "recall", "value": 0.7, "baseline": 0.6, "floor": 0.45, "ceiling": None, "status": "PASS"},
-    {"metric": "hallucination", "value": 0.4, "baseline": None, "floor": None, "ceiling": 0.3, "status": "FAIL"},
-]
+
+def metric(name, status="PASS", low=None, high=None, **more):
+    difference = None if low is None else {"mean": (low + high) / 2, "low": low, "high": high}
+    return {
+        "metric": name,
+        "status": status,
+        "value": 0.5,
+        "floor": None,
+        "ceiling": None,
+        "margin": None,
+        "difference": difference,
+        **more,
+    }
 
 
-def test_equal_metrics_give_equal_bytes():
-    assert plots.metrics_svg(METRICS) == plots.metrics_svg([dict(item) for item in METRICS])
-    assert plots.metrics_svg(METRICS) != plots.metrics_svg([{**METRICS[0], "value": 0.2}, METRICS[1]])
+def test_all_differences_share_one_scale_with_zero_and_the_margins_on_it():
+    found = plots.forest([metric("a", low=-0.2, high=0.0), metric("b", low=0.1, high=0.3, margin=0.1), metric("c")])
+    assert found is not None
+    assert (found.least, found.most) == (-0.2, 0.3)
+    assert set(found.rows) == {"a", "b"}
+    left, right = found.rows["a"].low, found.rows["b"].high
+    assert (left, right) == (10.0, 230.0)
+    assert found.zero == found.rows["a"].high == pytest.approx(left + (right - left) * 0.4, abs=0.1)
+    assert found.rows["b"].margin == pytest.approx(left + (right - left) * 0.2, abs=0.1)
+    assert found.rows["b"].low < found.rows["b"].mean < found.rows["b"].high
 
 
-def test_equal_timings_give_equal_bytes_and_name_every_step_with_its_seconds():
-    timings = [("ingest", 12.34), ("evaluate", 56.78)]
-    assert plots.timings_svg(timings) == plots.timings_svg(list(timings))
-    found = words(plots.timings_svg(timings))
-    assert {"ingest", "evaluate", "12.3 s", "56.8 s"} <= set(found)
+def test_without_a_difference_there_is_no_forest_and_equal_values_still_have_a_place():
+    assert plots.forest([metric("a")]) is None
+    found = plots.forest([metric("a", low=0.0, high=0.0)])
+    assert found is not None
+    assert found.rows["a"].mean == found.zero == 120.0
 
 
-def test_every_rate_is_named_and_a_count_is_not_drawn_as_a_rate():
-    snapshot = {**METRICS[0], "metric": "avg_snapshot_size", "value": 45.0}
-    found = words(plots.metrics_svg([*METRICS, snapshot]))
-    assert {"recall", "hallucination"} <= set(found)
-    assert "avg_snapshot_size" not in found
+def test_every_status_has_a_shape_of_its_own():
+    shapes = [
+        plots.levels([metric("a", status, level=level)])["a"].shape
+        for status, level in (
+            ("PASS", "block"),
+            ("FAIL", "warn"),
+            ("INCONCLUSIVE", "block"),
+            ("ERROR", "block"),
+            ("FAIL", "block"),
+        )
+    ]
+    assert len(set(shapes)) == len(shapes)
 
 
-@pytest.mark.parametrize("metrics", [[], [{**METRICS[0], "value": None}]])
-def test_without_a_value_there_is_no_plot(metrics):
-    assert plots.metrics_svg(metrics) == ""
+def test_a_level_is_a_rate_with_its_limits():
+    rows = plots.levels([metric("a", floor=0.0, ceiling=1.0), metric("b", value=45.0), metric("c", value=None)])
+    assert rows == {"a": plots.LevelRow(value=120.0, floor=10.0, ceiling=230.0, shape="circle")}
 
 
-def test_a_plot_is_one_svg_element_hidden_from_screen_readers():
-    root = ElementTree.fromstring(plots.metrics_svg(METRICS))
+def test_the_history_has_a_panel_a_metric_and_keeps_words_as_words():
+    points = [
+        {"label": f"<b>{n}</b>", "passed": n != 1, "comparable": True, "metrics": {"recall": value}}
+        for n, value in enumerate((0.5, None, 0.7))
+    ]
+    text = plots.history_svg(["recall", "f1"], points)
+    root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert (root.get("aria-hidden"), root.get("focusable")) == ("true", "false")
-
-
-def test_a_name_cannot_bring_markup_into_a_plot():
-    svg = plots.timings_svg([("<script>alert(1)</script>", 1.0)])
-    assert "<script" not in svg
-    assert "<script>alert(1)</script>" in words(svg)
-
-
-def words(svg: str) -> list[str]:
-    """The texts in an SVG, stripped."""
-    return [element.text.strip() for element in ElementTree.fromstring(svg).iter() if element.text and element.text.strip()]
+    words = {element.text.strip() for element in root.iter() if element.text and element.text.strip()}
+    assert {"recall", "f1 (never measured)", "<b>0</b>"} <= words
+    assert text == plots.history_svg(["recall", "f1"], points)

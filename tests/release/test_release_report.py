@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from lib.evaluation import cases as case_files
 from lib.evaluation import results
 from lib.platform.errors import NotFound
 from lib.platform.files import read_json, write_json
 from lib.release import promotion, receipts, report
+from tests.release import compared
 from tests.release.staged import Project, write_verdict
 
 MARKUP = """<img src=x onerror="alert('1')">&amp;</td>"""
@@ -33,12 +35,14 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self._state: list[str] | None = None
         self._open: list[str] = []
+        self._paragraphs = 0
         self.feed(text)
         self.close()
         assert self._open == [], "every element is closed"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        self._paragraphs += tag == "p"
         if tag == "p" and self._state is None:
             assert str(dict(attrs)["class"]).startswith("state "), "the first paragraph is the state"
             self._state = []
@@ -58,12 +62,12 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        if "svg" in self._open or "style" in self._open:
+        if {"svg", "style", "script"} & set(self._open):
             return
         self.words.append(data)
         if {"td", "th"} & set(self._open):
             self.tables[-1][-1][-1] += data
-        if [tag for tag, _ in self.elements].count("p") == 1 and "p" in self._open:
+        if self._paragraphs == 1 and "p" in self._open:
             assert self._state is not None
             self._state.append(data)
 
@@ -156,9 +160,9 @@ def test_the_baselines_numbers_stand_beside_those_of_the_release(second):
     ]
     change_verdict(second, content, metrics=metrics)
     page = write(second)
-    assert page.rows("metric", "value", "baseline") == [
-        ["recall", "0.625", "0.500", "0.450", "–", "+0.125 [-0.031, +0.250]", "PASS"],
-        ["hallucination", "0.250", "–", "–", "0.300", "–", "PASS"],
+    assert page.rows("metric", "status", "value", "baseline") == [
+        ["recall", "PASS", "0.625", "0.500", "+0.125 [−0.031, +0.250]", "", "≥ 0.45"],
+        ["hallucination", "PASS", "0.250", "–", "–", "", "≤ 0.3"],
     ]
     assert f"Compared with {second.live_id()} ." in page.prose
 
@@ -171,7 +175,7 @@ def test_a_missed_limit_is_told_in_words_and_a_warning_is_no_failure(ready):
         if item["metric"] == "self_knowledge":
             item |= {"status": "FAIL", "reason": "over its ceiling", "critical": False}
     change_verdict(ready, content)
-    said = {row[0]: row[-1] for row in write(ready).rows("metric")}
+    said = {row[0]: row[1] for row in write(ready).rows("metric")}
     assert said["recall"] == "FAIL 0.100 is under the floor 0.45"
     assert said["self_knowledge"] == "warning over its ceiling"
     assert said["oracle_hit_rate"] == "PASS"
@@ -180,7 +184,7 @@ def test_a_missed_limit_is_told_in_words_and_a_warning_is_no_failure(ready):
 def test_everything_is_readable_without_the_plots(ready):
     write_run(ready, ["ingest", "evaluate"], seconds=12.3)
     page = write(ready)
-    shown = {row[0]: row[1] for row in page.rows("metric")}
+    shown = {row[0]: row[2] for row in page.rows("metric")}
     assert shown == {
         "oracle_hit_rate": "0.900",
         "filter_hit_rate": "0.800",
@@ -189,7 +193,7 @@ def test_everything_is_readable_without_the_plots(ready):
     }
     assert [row[:2] for row in page.rows("step", "seconds")] == [["ingest", "12.3"], ["evaluate", "12.3"]]
     plots = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(plots) == 2
+    assert len(plots) == 3 + 2, "a rate a plot, and a step a bar"
     assert all(attributes["aria-hidden"] == "true" for attributes in plots)
 
 
@@ -223,7 +227,9 @@ def test_the_evidence_of_every_step_stands_in_it(live):
 
 
 def test_lost_cases_are_listed_with_the_stage_that_lost_them(ready):
-    assert write(ready).rows("case", "question") == [["rollback-1", "how long does going back take?", "filter"]]
+    page = write(ready)
+    assert "1 of 1 answerable cases lost their evidence on the way" in page.prose
+    assert "lost how long does going back take? rollback-1 · lost at filter" in page.prose
 
 
 def test_who_read_and_who_judged_stand_beside_the_numbers(ready):
@@ -234,13 +240,13 @@ def test_the_page_fetches_nothing_and_runs_nothing(live):
     write_run(live, ["ingest", "evaluate"])
     page = write(live)
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "img", "base", "form", "audio", "video", "source"}
+    assert not tags & {"link", "iframe", "object", "embed", "img", "base", "audio", "video", "source"}
     for tag, attributes in page.elements:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
+            assert name != "style", "the policy would refuse it"
             assert name not in FETCHING or str(value).startswith("#"), (tag, name, value)
             assert not re.search(r"url\((?!#)", str(value)), (tag, name, value)
-            assert name != "http-equiv"
     assert not re.search(r"@import|url\(\s*['\"]?(?!#)", page.text)
 
 
@@ -254,7 +260,10 @@ def test_no_value_can_bring_markup_into_the_page(ready, place):
     elif place == "question":
         folder = ready.workspace.evidence(release.release_id) / "evaluation"
         found = results.read(folder)
-        results.write(folder, replace(found, rows=[{**row, "query": MARKUP} for row in found.rows]), "[]\n", {})
+        marked = replace(found, rows=[{**row, "query": MARKUP} for row in found.rows])
+        results.write(folder, marked, "[]\n", {})
+        content = read_json(ready.workspace.evidence(release.release_id) / "verdict.json", "verdict")
+        change_verdict(ready, content, metrics_digest=marked.digest)
     elif place == "config":
         changed = replace(release.locked_config, sources=(MARKUP,), config_hash="")
         ready.execute("UPDATE golive.releases SET config = %s", (json.dumps(changed.to_dict()),))
@@ -278,7 +287,12 @@ def test_it_can_be_found_ones_way_in_with_a_screen_reader(live):
     assert set(headings[1:]) == {"h2"}
     assert all(attributes.get("scope") in ("row", "col") for tag, attributes in page.elements if tag == "th")
     ids = re.findall(r'\bid="([^"]+)"', page.text)
-    assert len(ids) == len(set(ids)), "two plots share no id"
+    assert len(ids) == len(set(ids)), "no two elements share an id"
+    assert all(f'href="#{target}"' not in page.text or target in ids for target in ("cases",))
+    labelled = [tag for tag, attributes in page.elements if tag in ("input", "select")]
+    assert labelled
+    assert page.text.count("<label>") == len(labelled), "every control stands in its label"
+    assert ("output", {"id": "shown", "aria-live": "polite"}) in page.elements
 
 
 def test_equal_evidence_gives_an_equal_page_but_for_the_hour(live):
@@ -320,6 +334,93 @@ def test_a_release_that_nobody_locked_has_no_report(sealed):
     with pytest.raises(NotFound, match="nobody-knows"):
         report.write(sealed.workspace, sealed.connection, "nobody-knows")
     assert not sealed.workspace.evidence("nobody-knows").exists()
+
+
+WORDS = "the pointer names one table, and a rollback moves it back in milliseconds as the old table still stands. " * 12
+
+
+@pytest.fixture
+def two_hundred(second: Project) -> Project:
+    """A release of 200 cases with long names, answers, quotes and passages, of which every second got worse."""
+    release_id, before = second.release().release_id, second.live_id()
+    assert before is not None
+    ids = [f"a-rather-long-name-of-a-case-from-a-generated-collection-{number:04d}" for number in range(200)]
+    gold = {query_id: [("pointer.md", f"{WORDS[:300]} {query_id}")] for query_id in ids}
+    compared.write_cases(second.workspace.default_cases, gold)
+    digest = case_files.load(second.workspace.default_cases).digest
+    sides = []
+    for release, is_new in ((before, False), (release_id, True)):
+        rows = [
+            compared.row(
+                query_id,
+                "filter" if is_new and number % 2 else None,
+                query=f"{query_id}: {WORDS[:150]}?",
+                response=WORDS,
+                tags=["generated", f"group-{number % 7}"],
+            )
+            for number, query_id in enumerate(ids)
+        ]
+        labels = [
+            compared.label(
+                query_id,
+                {f"{WORDS[:100]} {n}": not is_new for n in range(4)},
+                {f"corpus/{n}.md#{int(is_new)}": f"{WORDS} {gold[query_id][0][1]} {WORDS}" for n in range(12)},
+            )
+            for query_id in ids
+        ]
+        sides.append(compared.side(release, rows, labels, cases_digest=digest))
+    folder = second.workspace.evidence(release_id)
+    compared.write_side(second.workspace.evidence(before) / "evaluation", sides[0])
+    compared.write_side(folder / "evaluation", sides[1])
+    content = read_json(folder / "verdict.json", "verdict")
+    means = sides[0].evaluation.summary["metrics"]
+    change_verdict(
+        second,
+        content,
+        cases=sides[1].evaluation.summary["counts"],
+        inputs={**content["inputs"], "cases_digest": digest},
+        metrics_digest=sides[1].evaluation.digest,
+        metrics=[{**item, "baseline": means[item["metric"]]} for item in content["metrics"]],
+        reasons=[f"reason {number}: {WORDS[:600]}" for number in range(50)],
+    )
+    return second
+
+
+def test_two_hundred_cases_stay_under_a_megabyte_and_a_comments_length(two_hundred):
+    page = write(two_hundred)
+    cases = [attributes for tag, attributes in page.elements if tag == "details" and attributes.get("class") == "case"]
+    assert [attributes["data-move"] for attributes in cases] == ["worse"] * 100 + ["same"] * 100
+    assert 500_000 < len(page.text.encode()) < 1_000_000
+    assert sum(tag == "mark" for tag, _ in page.elements) >= 200, "the gold of every case is marked"
+    assert "characters left out" in page.prose
+    for said in ("Answer, was", "Answer, is", "− lost", "Gold evidence", "was: corpus/0.md#0", "is: corpus/0.md#1"):
+        assert said in page.prose
+    assert "Of 200 answerable cases 100 got worse and 0 better" in page.prose
+    folder = two_hundred.workspace.evidence(two_hundred.release().release_id)
+    assert len((folder / "report.md").read_text(encoding="utf-8")) < 65_536
+
+
+def test_a_baseline_that_was_since_measured_otherwise_is_not_shown_as_what_was(two_hundred):
+    before = two_hundred.workspace.evidence(str(two_hundred.live_id())) / "evaluation"
+    found = results.read(before)
+    changed = replace(found, summary={**found.summary, "metrics": {**found.summary["metrics"], "oracle_hit_rate": 0.3}})
+    results.write(before, changed, "[]\n", {})
+    page = write(two_hundred)
+    assert "The baseline's evaluation is not at hand any more" in page.prose
+    assert "Answer, was" not in page.prose
+
+
+def test_markdown_and_junit_stand_beside_the_page(second):
+    content = write_verdict(second, "FAIL", recall=0.1)
+    change_verdict(second, content, reasons=["recall: <b>low</b> @everyone"])
+    write(second)
+    folder = second.workspace.evidence(second.release().release_id)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert text.startswith(f"## FAIL: release `{second.release().release_id}`\n")
+    assert "- **FAIL**: recall: &#60;b&#62;low&#60;/b&#62; &#64;\u200beveryone" in text
+    assert "| `recall` | PASS | 0.100 | 0.100 | – | ≥ 0.2  |" in text
+    assert "`chunk_size`: 450 → 20" in text
+    assert {path.name for path in folder.iterdir()} >= set(report.FILES)
 
 
 def write(project: Project, release_id: str | None = None) -> Page:

@@ -11,7 +11,16 @@ from lib.release.steps import STEPS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_"))
-READ_ONLY = {"database", "production_health_monitor", "query_index", "status", "validate_rollback", "verify_release"}
+READ_ONLY = {
+    "compare_releases",
+    "database",
+    "production_health_monitor",
+    "query_index",
+    "release_history",
+    "status",
+    "validate_rollback",
+    "verify_release",
+}
 HEAVY = ("numpy", "torch", "psycopg2", "jsonschema", "boto3", "ragchecker", "sentence_transformers", "jinja2", "matplotlib")
 
 
@@ -79,5 +88,6 @@ def test_the_scripts_of_the_specification_are_there():
         "production_health_monitor",
         "emergency_stop",
         "validate_rollback",
+        "verify_release",
         "resume_operations",
     } <= set(NAMES)
