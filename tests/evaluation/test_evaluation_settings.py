@@ -193,7 +193,8 @@ def test_the_digest_covers_every_value_of_the_file(workspace):
     shipped = yaml.safe_load(path.read_text(encoding="utf-8"))
     digests = {settings.load(workspace).digest}
     decides_nothing = [("openai", "api_key_variable")]
-    places = [(group, name) for group, values in shipped.items() for name in values if group != "prompts"]
+    elsewhere = ("prompts", "system")  # prompts by their texts; the system under test is no part of how it is judged
+    places = [(group, name) for group, values in shipped.items() for name in values if group not in elsewhere]
     for group, name in places:
         path.write_text(yaml.safe_dump({**shipped, group: {**shipped[group], name: other(shipped[group][name])}}))
         digests.add(settings.load(workspace).digest)
