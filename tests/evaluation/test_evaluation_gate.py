@@ -352,13 +352,16 @@ def test_an_inconclusive_metric_says_how_many_cases_would_settle_it():
 def test_a_judges_noise_widens_the_interval():
     gates = {"recall": {"direction": "higher", "margin": 0.125}}
     made, live = evaluation(recall=[0.5] * 20), evaluation(recall=[0.5] * 20)
-    made.summary["judge_noise"], live.summary["judge_noise"] = {"recall": {"sd": 0.03}}, {"recall": {"sd": 0.04}}
+    for side, sd in ((made, 0.03), (live, 0.04)):
+        side.summary["judge_noise"] = {"recall": {"sd": sd, "sd_from_cases": 0.01}}
     (found,) = judge(gates, made, live).metrics
     assert found.difference.standard_error == 0.05
     assert found.difference.low == pytest.approx(-0.05 * 1.959964) and found.difference.high == -found.difference.low
     assert found.status == "PASS"
     live.summary["judge_noise"]["recall"]["sd"] = 0.08
     assert judge(gates, made, live).verdict == "INCONCLUSIVE"
+    live.summary["judge_noise"]["recall"]["sd"] = None  # to be measured, and it could not be
+    assert judge(gates, made, live).reasons == ["recall: the judge's noise could not be measured"]
 
 
 def test_a_floor_over_its_ceiling_is_refused():

@@ -20,7 +20,7 @@ def row(query_id: str, stage: str | None = None, **changed: Any) -> dict[str, An
     """A case whose evidence was lost at ``stage``; metrics' names replace values, other keywords fields."""
     reached = ("retrieval", "filter", "reader", None).index(stage)
     hits = {name: float(reached > place) for place, name in enumerate(("oracle_hit", "filter_hit", "reader_gold_usage"))}
-    metrics = {**hits, **dict.fromkeys(METRICS, 0.5)}
+    metrics = {**hits, "answered": 1.0, **dict.fromkeys(METRICS, 0.5)}
     metrics |= {name: changed.pop(name) for name in list(changed) if name in metrics}
     return {
         "query_id": query_id,
@@ -54,11 +54,8 @@ def label(query_id: str, claims: dict[str, bool], passages: dict[str, str]) -> d
 def side(release_id: str, rows: list[dict[str, Any]], labels: list[dict[str, Any]] | None = None, **inputs: Any) -> Side:
     """An evaluation with its labels; keywords replace inputs, and ``judge`` who judged."""
     judge = inputs.pop("judge", "lexical")
-    measured = [
-        {**item, "metrics": {name: value or 0.0 for name, value in (item["metrics"] or {}).items()}} for item in rows
-    ]
     summary = results.summarise(
-        measured,
+        rows,
         inputs={"release_id": release_id, "cases_digest": "c1", "settings_digest": "s1", "code_digest": "k1", **inputs},
         produced_by={"reader": "extractive", "judge": judge},
         deduplication_rate=0.2,
