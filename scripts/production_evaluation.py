@@ -1,8 +1,7 @@
 """Evaluate the locked config's release against what is live, on the same cases, and gate it.
 
 Reads:   active_config.json, the sealed shadow table, the live table, the cases, configs/evaluation.yaml,
-         configs/gates.yaml, configs/deterministic_evaluation.env
-         where a model judges, the stored judgements (golive.judgements, judgements.jsonl beside the results)
+         configs/gates.yaml, configs/deterministic_evaluation.env, a model's stored judgements
 Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, golive.verdicts, golive.judgements
 Exits with the verdict: 0 PASS, 3 FAIL, 4 INCONCLUSIVE, 13 ERROR. With --skip-ingest and --skip-eval it only checks the
 environment that an evaluation would run in.
