@@ -20,7 +20,7 @@ from lib.evaluation import cases as case_files
 from lib.evaluation import ragchecker_metrics, results
 from lib.evaluation.cases import Case, evidence_found, source_text
 from lib.evaluation.judge import BedrockJudge, Judge
-from lib.evaluation.offline_judge import LexicalJudge, supports
+from lib.evaluation.offline_judge import offline_judge, supports
 from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader, Reader
 from lib.evaluation.settings import EvaluationSettings
 from lib.index import changes
@@ -162,10 +162,9 @@ def _models(workspace: Workspace, request: Request) -> tuple[Reader, Judge]:
     values = request.settings.values
     if not request.settings.use_bedrock:
         files = embedder_files.find(workspace, values["reader"]["embedder"])
-        reader = ExtractiveReader(
-            sentence_transformer(files), values["reader"]["max_sentences"], values["reader"]["least_score"]
-        )
-        return reader, LexicalJudge(values["judge"]["least_coverage"])
+        embedder = sentence_transformer(files)
+        reader = ExtractiveReader(embedder, values["reader"]["max_sentences"], values["reader"]["least_score"])
+        return reader, offline_judge(embedder, values["judge"])
     reader_client, judge_client = bedrock_clients(request.settings, request.audit_file)
     return BedrockReader(reader_client, values["prompts"]["reader"]), BedrockJudge(judge_client)
 

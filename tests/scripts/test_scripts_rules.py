@@ -11,7 +11,7 @@ from lib.release.steps import STEPS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_"))
-READ_ONLY = {"database", "production_health_monitor", "query_index", "status", "validate_rollback"}
+READ_ONLY = {"database", "judge_report", "production_health_monitor", "query_index", "status", "validate_rollback"}
 HEAVY = ("numpy", "torch", "psycopg2", "jsonschema", "boto3", "ragchecker", "sentence_transformers", "jinja2", "matplotlib")
 
 
