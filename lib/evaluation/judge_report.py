@@ -14,7 +14,7 @@ from lib.evaluation.judge import Judge
 from lib.evaluation.judge_quality import RatedPair, SupportedClaim
 from lib.evaluation.offline_judge import LexicalJudge, SupportJudge, offline_judge
 from lib.evaluation.settings import EvaluationSettings
-from lib.index.embedder import sentence_transformer
+from lib.index.embedder import local_embedder
 from lib.platform.errors import ConfigInvalid
 from lib.platform.files import read_json, read_text
 from lib.platform.workspace import Workspace
@@ -26,9 +26,10 @@ Deltas = list[float]
 
 
 def measured_judge(workspace: Workspace, settings: EvaluationSettings) -> SupportJudge:
-    """The offline judge that an evaluation under these settings uses; raises as ``embedder_files.find``."""
+    """The offline judge that an evaluation under these settings uses; raises as ``local_embedder``."""
     files = embedder_files.find(workspace, settings.values["reader"]["embedder"])
-    return offline_judge(sentence_transformer(files), settings.values["judge"])
+    limits = settings.values["judge"]
+    return offline_judge(local_embedder(workspace, files, limits["embedder_runtime"]), limits)
 
 
 def read_pairs(path: Path) -> tuple[list[RatedPair], dict[str, float]]:

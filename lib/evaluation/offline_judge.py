@@ -160,7 +160,7 @@ class LexicalJudge:
         return NEUTRAL
 
 
-def offline_judge(embedder: Embedder, limits: Mapping[str, float]) -> SupportJudge:
+def offline_judge(embedder: Embedder, limits: Mapping[str, Any]) -> SupportJudge:
     """The judge of ``judge:`` in ``configs/evaluation.yaml``."""
     return SupportJudge(embedder, limits["least_held"], limits["least_similarity"], limits["least_context"])
 

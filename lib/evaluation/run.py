@@ -25,7 +25,7 @@ from lib.evaluation.reader import Answer, BedrockReader, ExtractiveReader, Reade
 from lib.evaluation.settings import EvaluationSettings
 from lib.index import changes
 from lib.index.documents import digest_of_documents, read_documents
-from lib.index.embedder import load_embedder, sentence_transformer
+from lib.index.embedder import load_embedder, local_embedder, sentence_transformer
 from lib.index.releases import Release
 from lib.index.rerank import load_reranker
 from lib.index.retrieval import Retrieved, Retriever
@@ -37,7 +37,7 @@ from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
 
 _GOLD_USED = 0.5  # share of a gold quote's words that an answer holds to count as using it
-_PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "tokenizers", "snowballstemmer")
+_PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "openvino", "tokenizers", "snowballstemmer")
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _models(workspace: Workspace, request: Request) -> tuple[Reader, Judge]:
         files = embedder_files.find(workspace, values["reader"]["embedder"])
         embedder = sentence_transformer(files)
         reader = ExtractiveReader(embedder, values["reader"]["max_sentences"], values["reader"]["least_score"])
-        return reader, offline_judge(embedder, values["judge"])
+        words = local_embedder(workspace, files, values["judge"]["embedder_runtime"])
+        return reader, offline_judge(words, values["judge"])
     reader_client, judge_client = bedrock_clients(request.settings, request.audit_file)
     return BedrockReader(reader_client, values["prompts"]["reader"]), BedrockJudge(judge_client)
 

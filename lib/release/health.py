@@ -239,5 +239,5 @@ def _models(workspace: Workspace, config: LockedConfig, settings: EvaluationSett
     else:
         reader = embedder_files.find(workspace, settings.values["reader"]["embedder"])
         sentence_transformer(reader).embed_query(question)
-        called.append(f"the offline reader's {reader.name} answered; the offline judge needs no model")
+        called.append(f"the offline reader's {reader.name} answered; the offline judge compares words by it")
     return True, "; ".join(called)

@@ -240,7 +240,7 @@ def test_an_environments_file_lies_over_the_base(workspace, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("least_held: 0.6", "least_held: 0.0", r"evaluation\.yaml:10: judge\.least_held must be over 0"),
+        ("least_held: 0.6", "least_held: 0.0", r"evaluation\.yaml:11: judge\.least_held must be over 0"),
         ("max_sentences: 2", "max_sentences: two", r"evaluation\.yaml:5: reader\.max_sentences must be of type integer"),
         ("max_sentences: 2", "max_sentence: 2", r"max_sentence"),
     ],
