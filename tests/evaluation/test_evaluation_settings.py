@@ -271,17 +271,17 @@ def test_a_prompts_hash_is_the_one_that_sha256sum_gives():
 
 
 def test_an_environments_file_lies_over_the_base(workspace, monkeypatch):
-    (workspace.configs / "evaluation.staging.yaml").write_text("judge:\n  least_coverage: 0.75\n", encoding="utf-8")
+    (workspace.configs / "evaluation.staging.yaml").write_text("judge:\n  least_held: 0.75\n", encoding="utf-8")
     monkeypatch.setenv("GOLIVE_ENV", "staging")
     found = settings.load(workspace)
-    assert found.values["judge"]["least_coverage"] == 0.75
+    assert found.values["judge"]["least_held"] == 0.75
     assert found.values["reader"]["max_sentences"] == 2
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("least_coverage: 0.5", "least_coverage: 0.0", r"evaluation\.yaml:12: judge\.least_coverage must be over 0"),
+        ("least_held: 0.6", "least_held: 0.0", r"evaluation\.yaml:14: judge\.least_held must be over 0"),
         ("max_sentences: 2", "max_sentences: two", r"evaluation\.yaml:6: reader\.max_sentences must be of type integer"),
         ("max_sentences: 2", "max_sentence: 2", r"max_sentence"),
     ],
