@@ -327,5 +327,5 @@ def exported(path: Path) -> dict[str, str]:
 
 def other(value: Any) -> Any:
     if isinstance(value, str):
-        return {"offline": "openai", "openvino": "torch"}.get(value, f"{value}x")
+        return {"offline": "openai", "torch": "openvino"}.get(value, f"{value}x")
     return value + 1 if isinstance(value, int) else value / 2
