@@ -30,13 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = build_parser().parse_args()
-    from lib.evaluation import judge_report, settings
+    from lib.evaluation import judge_report, judges, settings
     from lib.platform.files import write_json
 
     workspace = Workspace.find()
     pairs, reference = judge_report.read_pairs(workspace.root / args.pairs)
     claims = judge_report.read_claims(workspace.root / args.claims)
-    judge = judge_report.measured_judge(workspace, settings.load(workspace))
+    (judge,) = judges.local_judges(workspace, settings.load(workspace))
     report = {
         "judge": judge.name,
         "read": {"pairs": Path(args.pairs).name, "claims": Path(args.claims).name},

@@ -160,6 +160,6 @@ def _judge_all(judge: Judge, block: Sequence[Pair], progress: Progress) -> tuple
 
 def _compute(labelled: list[Any], bypass_cli: bool) -> dict[str, dict[str, float]]:
     if bypass_cli or not labelled:
-        return ragchecker_metrics.compute(labelled) if labelled else {}
+        return ragchecker_metrics.compute(labelled)
     with tempfile.TemporaryDirectory(prefix="golive-ragchecker-") as folder:
         return ragchecker_metrics.compute_by_cli(labelled, Path(folder))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lib.evaluation.results import Evaluation
-from lib.evaluation.significance import Difference, Sampling, adjust, needed_cases, paired_difference
+from lib.evaluation.significance import Difference, Sampling, adjust, difference_by_case, needed_cases
 from lib.platform.errors import ConfigInvalid
 
 _SEVERITY = ("PASS", "INCONCLUSIVE", "ERROR", "FAIL")
@@ -126,9 +126,12 @@ def _judge_metrics(
     sampling = Sampling(gates["confidence"], gates["power"], gates["resamples"], seed)
     found: dict[str, Difference | str] = {}
     if baseline is not None:
+        same_cases, documents = candidate.query_ids == baseline.query_ids, candidate.documents
         for name, limits in gates["metrics"].items():
-            if "margin" in limits:
-                found[name] = _difference(name, limits["direction"], candidate, baseline, sampling)
+            if "margin" in limits and not same_cases:
+                found[name] = "the baseline was measured on other cases"
+            elif "margin" in limits:
+                found[name] = _difference(name, limits["direction"], candidate, baseline, documents, sampling)
     for critical in (True, False):
         family = {
             name: difference
@@ -143,25 +146,20 @@ def _judge_metrics(
 
 
 def _difference(
-    name: str, direction: str, candidate: Evaluation, baseline: Evaluation, sampling: Sampling
+    name: str,
+    direction: str,
+    candidate: Evaluation,
+    baseline: Evaluation,
+    documents: Mapping[str, str],
+    sampling: Sampling,
 ) -> Difference | str:
-    """The paired difference of one metric, or why there is none."""
-    if candidate.query_ids != baseline.query_ids:
-        return "the baseline was measured on other cases"
-    ours, theirs, documents = candidate.values(name), baseline.upper_values(name), candidate.documents
-    pairs = sorted(ours.keys() & theirs.keys())
-    sign = 1.0 if direction == "higher" else -1.0
+    """The paired difference of one metric, or why there is none; ``documents``: what each case is about."""
+    ours, theirs = candidate.values(name), baseline.upper_values(name)
     noise_sd = math.hypot(candidate.judge_noise(name), baseline.judge_noise(name))
     if not math.isfinite(noise_sd):
         return "the judge's noise could not be measured"
     try:
-        return paired_difference(
-            [sign * ours[key] for key in pairs],
-            [sign * theirs[key] for key in pairs],
-            [documents[key] for key in pairs],
-            sampling,
-            noise_sd=noise_sd,
-        )
+        return difference_by_case(ours, theirs, direction, documents, sampling, noise_sd=noise_sd)
     except ValueError as error:
         return str(error)
 

@@ -8,28 +8,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lib.config import embedder_files
 from lib.evaluation import judge_quality, ragchecker_metrics
 from lib.evaluation.judge import Judge
 from lib.evaluation.judge_quality import RatedPair, SupportedClaim
-from lib.evaluation.offline_judge import LexicalJudge, SupportJudge, offline_judge
-from lib.evaluation.settings import EvaluationSettings
-from lib.index.embedder import local_embedder
+from lib.evaluation.offline_judge import LexicalJudge, SupportJudge
 from lib.platform.errors import ConfigInvalid
 from lib.platform.files import read_json, read_text
-from lib.platform.workspace import Workspace
 
 _FOLDS = 5
 _GRID = tuple(product((0.5, 0.6, 0.75), (0.55, 0.6, 0.65, 0.7)))  # least_held x least_similarity
 _LEXICAL = 0.5  # the limit of the earlier judge, a peer
 Deltas = list[float]
-
-
-def measured_judge(workspace: Workspace, settings: EvaluationSettings) -> SupportJudge:
-    """The offline judge that an evaluation under these settings uses; raises as ``local_embedder``."""
-    files = embedder_files.find(workspace, settings.values["reader"]["embedder"])
-    limits = settings.values["judge"]
-    return offline_judge(local_embedder(workspace, files, limits["embedder_runtime"]), limits)
 
 
 def read_pairs(path: Path) -> tuple[list[RatedPair], dict[str, float]]:

@@ -15,7 +15,7 @@ from lib.evaluation import judgements, ragchecker_metrics
 from lib.evaluation.judge import Judge, ModelJudge
 from lib.evaluation.judge_noise import measure_noise
 from lib.evaluation.judgements import Judgements
-from lib.evaluation.offline_judge import offline_judge
+from lib.evaluation.offline_judge import SupportJudge, offline_judge
 from lib.evaluation.results import worst
 from lib.evaluation.settings import ROLES, EvaluationSettings, Role
 from lib.index.embedder import local_embedder
@@ -81,15 +81,24 @@ def opened(
     """
     repeats = settings.values["judge"]["repeats"]
     if client is None:
-        limits = settings.values["judge"]
-        files = embedder_files.find(workspace, settings.values["reader"]["embedder"])
-        words = local_embedder(workspace, files, limits["embedder_runtime"])
-        offline = [offline_judge(words, limits) for _ in range(repeats)]
-        yield Judges(offline[0], tuple(offline[1:]), None)
+        first, *repeated = local_judges(workspace, settings, repeats)
+        yield Judges(first, tuple(repeated), None)
         return
     with judgements.opened(workspace, folder, fresh=fresh) as stored:
         models = [ModelJudge(client, stored, repeat) for repeat in range(repeats)]
         yield Judges(models[0], tuple(models[1:]), stored)
+
+
+def local_judges(workspace: Workspace, settings: EvaluationSettings, count: int = 1) -> list[SupportJudge]:
+    """Offline judges as the settings describe them, each with a memory of its own over one embedder, the reader's.
+
+    Raises:
+        as ``local_embedder``.
+    """
+    limits = settings.values["judge"]
+    files = embedder_files.find(workspace, settings.values["reader"]["embedder"])
+    words = local_embedder(workspace, files, limits["embedder_runtime"])
+    return [offline_judge(words, limits) for _ in range(count)]
 
 
 def model_clients(settings: EvaluationSettings, audit_file: Path | None) -> dict[Role, ModelClient]:
@@ -172,7 +181,7 @@ def label_again(
 
 def _judge_again(judge: Judge, labelled: Sequence[Any]) -> dict[str, Mapping[str, float | None]]:
     again, _ = label_again(judge, labelled)
-    metrics = ragchecker_metrics.compute(again) if again else {}
+    metrics = ragchecker_metrics.compute(again)
     worst_values = {name: worst(name) for name in ragchecker_metrics.METRICS}
     by_id = {result.query_id: result for result in again}
     return {

@@ -89,6 +89,8 @@ def compute(results: Sequence[Any]) -> dict[str, dict[str, float]]:
     Returns:
         ``query_id`` → metric → value in 0..1.
     """
+    if not results:
+        return {}
     _prepare()
     from ragchecker import RAGResults
     from ragchecker.metrics import all_metrics

@@ -77,7 +77,7 @@ def rejudge(
         _require_judge(panel.first.name, recorded.summary["produced_by"]["judge"])
         with Progress("judging again", len(before), "cases") as progress:
             again, lost = judges.label_again(panel.first, list(before.values()), progress.advance)
-    metrics = ragchecker_metrics.compute(again) if again else {}
+    metrics = ragchecker_metrics.compute(again)
     rows = {row["query_id"]: row["metrics"] for row in recorded.rows}
     judgings = [_both(result, rows[result.query_id], metrics[result.query_id]) for result in again]
     differs = [

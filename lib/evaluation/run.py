@@ -74,11 +74,7 @@ def inputs_of(request: Request, gold_corpus_digest: str, coverage_digest: str | 
         "config_hash": request.release.config_hash,
         "content_digest": request.release.content_digest,
         "coverage_digest": coverage_digest,
-        "cases_digest": request.cases.digest,
-        "gold_corpus_digest": gold_corpus_digest,
-        "settings_digest": request.settings.digest,
-        "code_digest": code_digest(),
-        "packages": package_versions(),
+        **_inputs_of_any(request, gold_corpus_digest),
     }
 
 
@@ -148,8 +144,15 @@ def system_inputs_of(system: System, request: SystemRequest) -> dict[str, Any]:
     return {
         "release_id": system.name,
         "system_digest": digest_of(dict(system.identity)),
+        **_inputs_of_any(request, request.gold_corpus_digest),
+    }
+
+
+def _inputs_of_any(request: Request | SystemRequest, gold_corpus_digest: str | None) -> dict[str, Any]:
+    """What decides an evaluation, whoever answers."""
+    return {
         "cases_digest": request.cases.digest,
-        "gold_corpus_digest": request.gold_corpus_digest,
+        "gold_corpus_digest": gold_corpus_digest,
         "settings_digest": request.settings.digest,
         "code_digest": code_digest(),
         "packages": package_versions(),

@@ -91,6 +91,29 @@ def paired_difference(
     return Difference(mean, low, high, len(differences), len(sums), error, p_harm, p_harm, detectable or None)
 
 
+def difference_by_case(
+    ours: Mapping[str, float],
+    theirs: Mapping[str, float],
+    direction: str,
+    documents: Mapping[str, str],
+    sampling: Sampling,
+    *,
+    noise_sd: float = 0.0,
+) -> Difference:
+    """``paired_difference`` over the cases that both sides have a value of, by ``query_id``; cases about one of
+    ``documents`` are a cluster, and ``direction`` (``higher`` or ``lower``) says which side is better.
+    """
+    pairs = sorted(ours.keys() & theirs.keys())
+    sign = 1.0 if direction == "higher" else -1.0
+    return paired_difference(
+        [sign * ours[key] for key in pairs],
+        [sign * theirs[key] for key in pairs],
+        [documents[key] for key in pairs],
+        sampling,
+        noise_sd=noise_sd,
+    )
+
+
 def adjust(found: Mapping[str, Difference]) -> dict[str, Difference]:
     """The same with ``p_harm_adjusted`` by Holm's step-down over all of them (Scandinavian Journal of Statistics, 1979)."""
     adjusted, largest = {}, 0.0

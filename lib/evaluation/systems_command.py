@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class CommandSystem:
         if problem:
             return Answered("", problem=f"system: {problem}", timings={"latency_ms": latency_ms}, by_text=True)
         found = parse_reply(reply, query_id)
-        return Answered(**{**vars(found), "timings": {**found.timings, "latency_ms": latency_ms}})
+        return replace(found, timings={**found.timings, "latency_ms": latency_ms})
 
     def close(self) -> None:
         with self._lock:

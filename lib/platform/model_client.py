@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as CallTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,15 +148,8 @@ class Attempts:
             try:
                 reply = self._call(prompt, call)
                 self._audit(purpose, prompt, attempt, started, text=reply.text, usage=reply.usage)
-                return Reply(
-                    reply.text,
-                    self._model_id,
-                    prompt_hash(prompt),
-                    reply.input_tokens,
-                    reply.output_tokens,
-                    round((time.monotonic() - started) * 1000, 1),
-                    reply.usage,
-                )
+                latency_ms = round((time.monotonic() - started) * 1000, 1)
+                return replace(reply, model_id=self._model_id, prompt_sha256=prompt_hash(prompt), latency_ms=latency_ms)
             except PassingTrouble as error:
                 problem, asked_wait_s = str(error), error.wait_s
                 self._audit(purpose, prompt, attempt, started, problem=problem)

@@ -23,7 +23,7 @@ from lib.platform.files import digest_of, read_json, write_json, write_text
 from lib.platform.workspace import Workspace
 from lib.release import attesting, catching_up, receipts
 from lib.release.gates import load_gates
-from lib.release.tables import text_table
+from lib.release.tables import interval, number, status_of, text_table
 
 _TRIES = 3
 _ROLES = ("reader", "judge", "metrics")
@@ -117,20 +117,13 @@ def assess(
     candidate, baseline = _evaluate(workspace, connection, request, planned.baseline, folder)
     decided = decide(candidate, baseline, gates, settings.determinism.seed, first=live is None)
     content = {
-        "release_id": release.release_id,
-        "cases_file": workspace.show(cases_path.resolve()),
-        "gates_digest": digest_of(gates),
-        "inputs": candidate.summary["inputs"],
-        "produced_by": candidate.summary["produced_by"],
-        "metrics_digest": candidate.digest,
+        **content_of(workspace, candidate, cases_path, gates, decided),
         "use_bedrock": settings.use_bedrock,
         "manifest_digest": attesting.manifest_digest(workspace, release.release_id),
         "baseline_metrics_digest": baseline.digest if baseline else None,
         "signed_by": attesting.keyid(signer),
-        **decided.to_dict(),
     }
-    write_json(folder / "verdict.json", content)
-    write_text(folder / "verdict.txt", verdict_text(content) + "\n")
+    write(folder, content)
     record(connection, release, content)
     attesting.sign_verdict(connection, folder, content, signer)
     receipts.write(
@@ -143,6 +136,27 @@ def assess(
         seconds=time.monotonic() - started,
     )
     return Assessment(release.release_id, decided.verdict, content, folder)
+
+
+def content_of(
+    workspace: Workspace, evaluation: results.Evaluation, cases_path: Path, gates: dict[str, Any], decided: gate.Verdict
+) -> dict[str, Any]:
+    """What every verdict says, on a release or on another system."""
+    return {
+        "release_id": evaluation.summary["inputs"]["release_id"],
+        "cases_file": workspace.show(cases_path.resolve()),
+        "gates_digest": digest_of(gates),
+        "inputs": evaluation.summary["inputs"],
+        "produced_by": evaluation.summary["produced_by"],
+        "metrics_digest": evaluation.digest,
+        **decided.to_dict(),
+    }
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Writes a verdict's two files."""
+    write_json(folder / "verdict.json", content)
+    write_text(folder / "verdict.txt", verdict_text(content) + "\n")
 
 
 def decide(
@@ -287,11 +301,9 @@ def verdict_text(content: dict[str, Any]) -> str:
         limits = [f">= {item['floor']:g}"] if item["floor"] is not None else []
         limits += [f"<= {item['ceiling']:g}"] if item["ceiling"] is not None else []
         found = item["difference"]
-        difference = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if found else ""
-        status = item["status"] if item["critical"] or item["status"] == "PASS" else "warning"
-        rows.append(
-            [item["metric"], _shown(item["value"]), _shown(item["baseline"]), ", ".join(limits), difference, status]
-        )
+        difference = interval(found) if found else ""
+        values = (number(item["value"]), number(item["baseline"]))
+        rows.append([item["metric"], *values, ", ".join(limits), difference, status_of(item)])
     counts = content["cases"]
     lines = [text_table(rows)]
     lines += [f"warning: {line}" for line in content["warnings"]]
@@ -307,7 +319,3 @@ def verdict_text(content: dict[str, Any]) -> str:
     lines.append(attesting.signed_line(content.get("signed_by")))
     lines += [f"{content['verdict']}: {reason}" for reason in content["reasons"]]
     return "\n".join(lines)
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

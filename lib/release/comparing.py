@@ -11,14 +11,14 @@ from lib.config.locked_config import LockedConfig
 from lib.evaluation import settings as evaluation_settings
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER
 from lib.evaluation.results import Evaluation
-from lib.evaluation.significance import Sampling, paired_difference
+from lib.evaluation.significance import Sampling, difference_by_case
 from lib.platform.errors import GoliveError, NotFound, Refused, redactor
 from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import case_changes, evidence
 from lib.release.case_changes import CaseChange, Cut, Side
 from lib.release.gates import load_gates
-from lib.release.tables import text_table
+from lib.release.tables import interval, number, text_table
 
 _SHOWN = 15
 _COMPARED = (
@@ -120,15 +120,19 @@ def compare_metrics(
     is nothing to pair. A case without a value on one side is left out, and so are those that nobody could score.
     """
     rows = []
-    limits = gates["metrics"]
+    limits, documents = gates["metrics"], candidate.documents
+    scored = candidate.query_ids - candidate.unscored - baseline.unscored
+    sampling = Sampling(gates["confidence"], gates["power"], gates["resamples"], seed)
     names = [*limits, *(name for name in candidate.summary["metrics"] if name not in limits)]
     for name in names:
         value, was = candidate.summary["metrics"].get(name), baseline.summary["metrics"].get(name)
         if value is None and was is None:
             continue
-        difference = _difference(name, candidate, baseline, gates, seed)
-        status = "-"
-        if difference:
+        direction = limits.get(name, {}).get("direction", "lower" if name in LOWER_IS_BETTER else "higher")
+        ours = {key: at for key, at in candidate.values(name).items() if key in scored}
+        theirs, difference, status = baseline.values(name), None, "-"
+        if ours.keys() & theirs.keys():
+            difference = asdict(difference_by_case(ours, theirs, direction, documents, sampling))
             status = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "same"
         rows.append(
             {
@@ -141,25 +145,6 @@ def compare_metrics(
             }
         )
     return rows
-
-
-def _difference(
-    name: str, candidate: Evaluation, baseline: Evaluation, gates: Mapping[str, Any], seed: int
-) -> dict[str, Any] | None:
-    ours, theirs = candidate.values(name), baseline.values(name)
-    direction = gates["metrics"].get(name, {}).get("direction")
-    lower = direction == "lower" if direction else name in LOWER_IS_BETTER
-    pairs = sorted((ours.keys() & theirs.keys()) - baseline.unscored - candidate.unscored)
-    if not pairs:
-        return None
-    sign, documents = -1.0 if lower else 1.0, candidate.documents
-    found = paired_difference(
-        [sign * ours[key] for key in pairs],
-        [sign * theirs[key] for key in pairs],
-        [documents[key] for key in pairs],
-        Sampling(gates["confidence"], gates["power"], gates["resamples"], seed),
-    )
-    return asdict(found)
 
 
 def read_config(workspace: Workspace, release_id: str) -> LockedConfig | None:
@@ -239,8 +224,8 @@ def to_text(found: Comparison) -> str:
     rows = [["metric", "before", "now", "difference [interval], + is better", ""]]
     for item in found.metrics:
         gap = item["difference"]
-        shown = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else "-"
-        rows.append([item["metric"], _number(item["baseline"]), _number(item["value"]), shown, item["status"]])
+        shown = interval(gap) if gap else "-"
+        rows.append([item["metric"], number(item["baseline"]), number(item["value"]), shown, item["status"]])
     lines.append(text_table(rows))
     moves = case_changes.count_moves(found.cases)
     lines.append(f"{len(found.cases)} cases: " + ", ".join(f"{count} {move}" for move, count in moves.items() if count))
@@ -264,7 +249,3 @@ def _stages(case: CaseChange) -> str:
 def _claim_words(case: CaseChange) -> str:
     counts = [(sum(1 for claim in case.claims if claim.change == change), change) for change in ("lost", "gained")]
     return "".join(f", {count} claim{'s' if count > 1 else ''} {change}" for count, change in counts if count)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -14,7 +14,7 @@ from lib.platform.errors import VERDICT_CODES, ExitCode, redact
 from lib.platform.files import writing
 from lib.platform.workspace import Workspace
 from lib.release import evidence
-from lib.release.plots import status_of
+from lib.release.tables import status_of
 
 VERDICT_FIELDS = {"verdict", "reasons", "warnings", "metrics", "cases", "produced_by", "baseline_release"}
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0, even as an entity

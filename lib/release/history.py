@@ -14,7 +14,7 @@ from lib.platform.clock import timestamp
 from lib.platform.files import digest_of, write_text
 from lib.platform.workspace import Workspace
 from lib.release import evidence, plots
-from lib.release.tables import text_table
+from lib.release.tables import number, text_table
 
 SHOWN = ("oracle_hit_rate", "filter_hit_rate", "claim_recall", "recall", "precision", "faithfulness", "answer_rate")
 
@@ -98,7 +98,7 @@ def to_text(points: Sequence[Point], metrics: Sequence[str]) -> str:
         return "no verdict in this database yet: make golive"
     rows = [["decided", "release", "verdict", "state", *metrics]]
     for point in points:
-        shown = [_number(point.metrics.get(name)) for name in metrics]
+        shown = [number(point.metrics.get(name)) for name in metrics]
         rows.append([point.decided_at, point.release_id, point.verdict, point.state, *shown])
     lines = text_table(rows).split("\n")
     found = [lines[0]]
@@ -126,7 +126,3 @@ def svg(points: Sequence[Point], metrics: Sequence[str]) -> str:
 def write_svg(path: Path, points: Sequence[Point], metrics: Sequence[str]) -> None:
     """Writes the plot as a file of its own."""
     write_text(path, svg(points, metrics))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -43,6 +43,15 @@ _GROUPS = {
 }  # fmt: skip
 _NOT_DECISIVE = {"gates", "code", "packages", "platform"}
 _WHERE_AND_HOW_FAST = {"cases.file", "evaluation.max_workers"}
+# What an evaluation's inputs name too, and where a manifest names it: what decides its numbers, and what made them.
+INPUTS = {
+    "config_hash": ("config_hash",),
+    "content_digest": ("index", "content_digest"),
+    "cases_digest": ("cases", "digest"),
+    "gold_corpus_digest": ("corpus", "digest"),
+    "settings_digest": ("evaluation", "settings_digest"),
+}
+CODE_INPUTS = {"code_digest": ("code", "digest"), "packages": ("packages",)}
 _UNCOMPARED = {"generated_at", "generated_by"}
 
 
@@ -132,8 +141,20 @@ def read(path: Path) -> dict[str, Any]:
 
 def find(workspace: Workspace, release_id: str) -> Path | None:
     """The manifest among a release's evidence, where there is one."""
-    folder = workspace.evidence(release_id)
+    return find_in(workspace.evidence(release_id))
+
+
+def find_in(folder: Path) -> Path | None:
+    """The manifest in a folder of evidence, where there is one."""
     return next((path for form in FORMATS if (path := folder / f"manifest.{form}").exists()), None)
+
+
+def input_of(manifest: dict[str, Any], name: str) -> Any:
+    """What a manifest says of one of ``INPUTS``, or of ``CODE_INPUTS``; None where it says nothing."""
+    value: Any = manifest
+    for key in {**INPUTS, **CODE_INPUTS}[name]:
+        value = value.get(key)
+    return value
 
 
 def digest(manifest: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.platform.errors import GoliveError, Refused, UsageError
 from lib.platform.files import write_json
 from lib.platform.workspace import Workspace
+from lib.release.tables import number
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def measure(workspace: Workspace, connection: Connection, settings: EvaluationSe
 
 
 def to_text(found: dict[str, Any]) -> str:
-    lines = [f"{name:<32} {'-' if value is None else f'{value:.3f}'}" for name, value in found["metrics"].items()]
+    lines = [f"{name:<32} {number(value)}" for name, value in found["metrics"].items()]
     lines.append("produced by: " + ", ".join(f"{role} {name}" for role, name in found["produced_by"].items()))
     if "lessons" in found:
         lost = ", ".join(f"{count} at the {stage}" for stage, count in found["lessons"]["lost"].items())

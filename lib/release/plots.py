@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lib.release.tables import status_of
+
 WIDTH = 240  # of a row's drawing, in its own units
 _PAD = 10
 _INK, _GRID, _BAD, _BREAK = "#14532d", "#d4d4d8", "#b91c1c", "#52525b"
@@ -55,12 +57,6 @@ class LevelRow:
     floor: float | None
     ceiling: float | None
     shape: str
-
-
-def status_of(item: Mapping[str, Any]) -> str:
-    """A metric's status as it is shown: what does not decide is a warning, and no failure."""
-    decides = item["critical"] if "critical" in item else item.get("level", "block") == "block"
-    return str(item["status"]) if decides or item["status"] == "PASS" else "warning"
 
 
 def forest(metrics: Sequence[Mapping[str, Any]]) -> Forest | None:

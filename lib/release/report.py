@@ -14,7 +14,7 @@ from lib.platform.clock import timestamp
 from lib.platform.errors import redactor
 from lib.platform.files import write_text
 from lib.platform.workspace import Workspace
-from lib.release import case_changes, comparing, evidence, exports, pages, plots, receipts
+from lib.release import case_changes, comparing, evidence, exports, pages, plots, receipts, tables
 from lib.release.case_changes import CaseChange, Cut, Piece, Side
 
 FILES = ("report.html", "report.md", "junit.xml")
@@ -131,7 +131,7 @@ def _values(page: _Page) -> dict[str, Any]:
         "changes": comparing.settings_changes(page.release.locked_config, then),
         "forest": plots.forest(metrics),
         "levels": plots.levels(metrics),
-        "status_of": plots.status_of,
+        "status_of": tables.status_of,
         "cases": page.cases,
         "compared": page.evaluated is not None and page.evaluated.baseline is not None,
         "moves": case_changes.count_moves(page.cases),

@@ -25,14 +25,6 @@ from lib.platform.workspace import Workspace
 from lib.release import attesting, manifest
 
 FILES = ("metrics.json", "case_results.jsonl")
-# what an evaluation's inputs say that decides its numbers, and where the manifest says it
-_TIED = {
-    "config_hash": ("config_hash",),
-    "content_digest": ("index", "content_digest"),
-    "cases_digest": ("cases", "digest"),
-    "gold_corpus_digest": ("corpus", "digest"),
-    "settings_digest": ("evaluation", "settings_digest"),
-}
 
 
 @dataclass(frozen=True)
@@ -206,11 +198,8 @@ def _recorded(
 def _untied(then: dict[str, Any], recorded: results.Evaluation) -> list[str]:
     """Where the recorded evaluation was made from something else than the manifest names."""
     found = []
-    for name, place in _TIED.items():
-        value: Any = then
-        for key in place:
-            value = value.get(key)
-        if recorded.summary["inputs"].get(name) != value:
+    for name in manifest.INPUTS:
+        if recorded.summary["inputs"].get(name) != manifest.input_of(then, name):
             found.append(f"the recorded evaluation has another {name} than the manifest")
     return found
 

@@ -19,9 +19,9 @@ from lib.evaluation.settings import EvaluationSettings
 from lib.evaluation.systems import System
 from lib.index.documents import Document, digest_of_documents, read_documents, scan_folder
 from lib.platform.errors import ConfigInvalid, Refused
-from lib.platform.files import digest_of, write_json, write_text
 from lib.platform.workspace import Workspace
-from lib.release.assessment import Assessment, verdict_text
+from lib.release import assessment
+from lib.release.assessment import Assessment
 from lib.release.gates import load_gates
 
 _OF_AN_INDEX = ("avg_snapshot_size", "deduplication_rate")  # they say how Golive's own index is, and of no other system
@@ -110,17 +110,8 @@ def assess(workspace: Workspace, system: System, planned: Plan) -> Assessment:
     if decided.verdict == "PASS" and planned.baseline is None:
         decided = replace(decided, reasons=["no baseline was given to compare with; every absolute limit is met"])
     decided = replace(decided, warnings=[*_remarks(planned, evaluation), *decided.warnings])
-    content = {
-        "release_id": system.name,
-        "cases_file": workspace.show(planned.request.cases.path.resolve()),
-        "gates_digest": digest_of(planned.gates),
-        "inputs": evaluation.summary["inputs"],
-        "produced_by": evaluation.summary["produced_by"],
-        "metrics_digest": evaluation.digest,
-        **decided.to_dict(),
-    }
-    write_json(planned.folder / "verdict.json", content)
-    write_text(planned.folder / "verdict.txt", verdict_text(content) + "\n")
+    content = assessment.content_of(workspace, evaluation, planned.request.cases.path, planned.gates, decided)
+    assessment.write(planned.folder, content)
     return Assessment(system.name, decided.verdict, content, planned.folder)
 
 

@@ -28,16 +28,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
 
 WORDS = {"PASS": "PASS", "FAIL": "FAIL", "UNSIGNED": "UNSIGNED", "UNCHECKED": "could not check"}
-# what a verdict's inputs and its manifest both name
-_SHARED = {
-    "config_hash": ("config_hash",),
-    "content_digest": ("index", "content_digest"),
-    "cases_digest": ("cases", "digest"),
-    "gold_corpus_digest": ("corpus", "digest"),
-    "settings_digest": ("evaluation", "settings_digest"),
-    "code_digest": ("code", "digest"),
-    "packages": ("packages",),
-}
+_SHARED = (*manifest.INPUTS, *manifest.CODE_INPUTS)  # what a verdict's inputs and its manifest both name
 
 
 @dataclass(frozen=True)
@@ -62,10 +53,10 @@ class Evidence:
 
     @cached_property
     def manifest_path(self) -> Path:
-        for form in manifest.FORMATS:
-            if (path := self.folder / f"manifest.{form}").exists():
-                return path
-        raise NotFound("there is no manifest")
+        path = manifest.find_in(self.folder)
+        if path is None:
+            raise NotFound("there is no manifest")
+        return path
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -241,11 +232,8 @@ def _evaluation(evidence: Evidence) -> str:
 def _tie(evidence: Evidence) -> str:
     content, found = evidence.verdict, evidence.manifest
     _same("manifest_digest", manifest.evaluated_digest(found), content.get("manifest_digest"))
-    for name, place in _SHARED.items():
-        value: Any = found
-        for key in place:
-            value = value[key]
-        _same(name, value, content["inputs"].get(name))
+    for name in _SHARED:
+        _same(name, manifest.input_of(found, name), content["inputs"].get(name))
     _same("gates_digest", found["thresholds"]["digest"], content["gates_digest"])
     return f"the verdict names it, and both name the same {', '.join([*_SHARED, 'gates_digest'])}"
 

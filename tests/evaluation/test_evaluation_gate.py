@@ -19,6 +19,7 @@ from lib.evaluation import results
 from lib.evaluation.gate import Verdict, check, judge_gate
 from lib.evaluation.results import Evaluation
 from lib.platform.errors import ConfigInvalid
+from tests.case_rows import case_row
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHIPPED = yaml.safe_load((PROJECT / "configs" / "gates.yaml").read_text(encoding="utf-8"))
@@ -536,26 +537,13 @@ def evaluation(*, abstained: Sequence[bool] = (), release_id: str = "r1", **valu
     """One answerable case for each value, and one unanswerable one for each of ``abstained``; other metrics are 1 or 0."""
     count = len(next(iter(values.values())))
     rows = [
-        {
-            "query_id": f"q{place:02}",
-            "answerable": True,
-            "abstained": False,
-            "unscored": "",
-            "unmeasured": [],
-            "undefined": [],
-            "documents": [],
-            "snapshot_size": 40,
-            "claims": {"response": 1, "gt_answer": 1},
-            "metrics": {
-                name: values[name][place] if name in values else 1.0 - results.worst(name) for name in results.CASE_METRICS
-            },
-        }
+        case_row(
+            f"q{place:02}",
+            {name: values[name][place] if name in values else 1.0 - results.worst(name) for name in results.CASE_METRICS},
+        )
         for place in range(count)
     ]
-    rows += [
-        {**rows[0], "query_id": f"u{place:02}", "answerable": False, "abstained": said, "metrics": None}
-        for place, said in enumerate(abstained)
-    ]
+    rows += [case_row(f"u{place:02}", None, abstained=said) for place, said in enumerate(abstained)]
     return summarised(rows, release_id)
 
 

@@ -14,6 +14,7 @@ from lib.evaluation import results
 from lib.evaluation.ragchecker_metrics import compute, new_result, undefined_metrics
 from lib.evaluation.results import Evaluation
 from lib.platform.errors import ConfigInvalid, NotFound
+from tests.case_rows import case_row
 
 FILES = ("metrics.json", "case_results.jsonl", "ragchecker.json", "timings.json")
 
@@ -262,22 +263,7 @@ def test_every_row_stands_on_a_line_of_its_own(tmp_path):
 
 def row(query_id: str, **changes: Any) -> dict[str, Any]:
     metrics = {name: changes.pop(name, 1.0) for name in results.CASE_METRICS}
-    made = {
-        "query_id": query_id,
-        "query": "what?",
-        "answerable": True,
-        "abstained": False,
-        "unscored": "",
-        "unmeasured": [],
-        "undefined": [],
-        "documents": [],
-        "response": "that",
-        "snapshot_size": 40,
-        "claims": {"response": 1, "gt_answer": 1},
-        "metrics": metrics,
-    }
-    made |= changes
-    return made if made["answerable"] else {**made, "metrics": None}
+    return case_row(query_id, metrics if changes.get("answerable", True) else None, **changes)
 
 
 def evaluation(*rows: dict[str, Any]) -> Evaluation:

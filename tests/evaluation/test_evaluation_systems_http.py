@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,21 +13,17 @@ import pytest
 from lib.evaluation.systems_http import HttpLimits, HttpSystem
 from lib.platform.errors import Unavailable
 from lib.platform.http import RequestRefused
+from tests.json_service import Service, serving
 
 _GOOD = json.dumps({"answer": "yes", "contexts": ["a"]}).encode()
 
 
-@dataclass
-class Endpoint:
-    """Gives ``replies`` (status, body, headers) in order, the last for ever."""
+class Endpoint(Service):
+    """A service that answers as documented, until a test says otherwise."""
 
-    url: str = ""
-    replies: list[tuple[int, bytes, dict[str, str]]] = field(default_factory=lambda: [(200, _GOOD, {})])
-    asked: list[tuple[dict[str, str], Any]] = field(default_factory=list)
-    slow_s: float = 0.0
-    drip_s: float = 0.0
-    in_flight: int = 0
-    most_in_flight: int = 0
+    @property
+    def asked(self) -> list[tuple[dict[str, str], Any]]:
+        return list(zip(self.headers, self.requests, strict=True))
 
     def system(self, attempts: int = 2, timeout_s: float = 20, max_in_flight: int = 1, **named: Any) -> HttpSystem:
         limits = HttpLimits(timeout_s, attempts, max_in_flight, 10_000)
@@ -39,41 +32,9 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    made, lock = Endpoint(), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                made.asked.append((dict(self.headers), body))
-                made.in_flight += 1
-                made.most_in_flight = max(made.most_in_flight, made.in_flight)
-                status, content, headers = made.replies[min(len(made.asked), len(made.replies)) - 1]
-            time.sleep(made.slow_s)
-            with lock:
-                made.in_flight -= 1
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            for place in range(0, len(content), 1 if made.drip_s else max(1, len(content))):
-                time.sleep(made.drip_s)
-                self.wfile.write(content[place : place + (1 if made.drip_s else len(content))])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """A client that gave up has closed its connection."""
-
-    with Quiet(("127.0.0.1", 0), Handler) as server:
-        made.url = f"http://127.0.0.1:{server.server_port}/answer"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    made = Endpoint(path="/answer", replies=[(200, _GOOD, {})])
+    with serving(made):
         yield made
-        server.shutdown()
-        thread.join()
 
 
 def test_a_question_goes_out_as_documented_and_its_answer_comes_back(endpoint: Endpoint) -> None:
@@ -111,7 +72,7 @@ def test_what_passes_is_tried_again(endpoint: Endpoint) -> None:
     assert (found.text, found.timings["attempts"]) == ("yes", 2)
 
 
-@pytest.mark.parametrize("slow", [{"slow_s": 3.0}, {"drip_s": 0.2}])
+@pytest.mark.parametrize("slow", [{"slow_s": 3.0}, {"part_s": 0.2}])
 def test_an_answer_that_does_not_come_in_time_is_none(endpoint: Endpoint, slow: dict[str, float]) -> None:
     vars(endpoint).update(slow)
     began = time.monotonic()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +19,7 @@ from lib.index.embedder_remote import RemoteEmbedder, remote_embedder
 from lib.index.embedding_cache import CachedEmbedder
 from lib.platform.errors import ConfigInvalid, IntegrityMismatch, Unavailable
 from lib.release import locking
+from tests import json_service
 
 DIMENSION = 4
 Answer = Callable[[dict[str, Any]], Any]
@@ -30,46 +29,37 @@ Answer = Callable[[dict[str, Any]], Any]
 class Service:
     """A local service: ``answer`` makes the JSON value for each request, or a status to refuse it with."""
 
-    url: str = ""
     answer: Answer = lambda body: {}
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    keys: list[str | None] = field(default_factory=list)
+    http: json_service.Service = field(default_factory=json_service.Service)
+
+    @property
+    def url(self) -> str:
+        return self.http.url
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        return self.http.requests
+
+    @property
+    def paths(self) -> list[str]:
+        return [unquote(path) for path in self.http.paths]
+
+    @property
+    def keys(self) -> list[str | None]:
+        return [headers.get("Authorization") for headers in self.http.headers]
+
+    def reply(self, body: dict[str, Any]) -> json_service.Answer:
+        said = self.answer(body)
+        status, value = (said, {"message": "refused"}) if isinstance(said, int) else (200, said)
+        return status, json.dumps(value).encode(), {"Content-Type": "application/json"}
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    service = Service()
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                service.requests.append(body)
-                service.paths.append(unquote(self.path))
-                service.keys.append(self.headers["Authorization"])
-            answer = service.answer(body)
-            status = answer if isinstance(answer, int) else 200
-            content = json.dumps({"message": "refused"} if isinstance(answer, int) else answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        service.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield service
-        server.shutdown()
-        thread.join()
+    made = Service()
+    made.http.answer = made.reply
+    with json_service.serving(made.http):
+        yield made
 
 
 @pytest.fixture

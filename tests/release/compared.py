@@ -11,6 +11,7 @@ from lib.evaluation.ragchecker_metrics import METRICS
 from lib.evaluation.results import Evaluation
 from lib.platform.files import write_json
 from lib.release.case_changes import Side
+from tests.case_rows import case_row
 
 YES, NO = "Entailment", "Neutral"
 BEFORE, NOW = "2026-01-01-000000-v1-aaaaaaaa", "2026-01-02-000000-v1-bbbbbbbb"
@@ -22,22 +23,8 @@ def row(query_id: str, stage: str | None = None, **changed: Any) -> dict[str, An
     hits = {name: float(reached > place) for place, name in enumerate(("oracle_hit", "filter_hit", "reader_gold_usage"))}
     metrics = {**hits, "answered": 1.0, **dict.fromkeys(METRICS, 0.5)}
     metrics |= {name: changed.pop(name) for name in list(changed) if name in metrics}
-    return {
-        "query_id": query_id,
-        "query": f"what about {query_id}?",
-        "answerable": True,
-        "tags": ["single"],
-        "response": f"answer to {query_id}",
-        "abstained": False,
-        "unscored": "",
-        "unmeasured": [],
-        "undefined": [],
-        "documents": [],
-        "snapshot_size": 45,
-        "claims": {"response": 1, "gt_answer": 1},
-        "metrics": metrics,
-        **changed,
-    }
+    shown = {"query": f"what about {query_id}?", "tags": ["single"], "response": f"answer to {query_id}"}
+    return case_row(query_id, metrics, **{**shown, "snapshot_size": 45, **changed})
 
 
 def label(query_id: str, claims: dict[str, bool], passages: dict[str, str]) -> dict[str, Any]:

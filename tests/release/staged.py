@@ -31,6 +31,7 @@ from lib.platform import clock, postgres
 from lib.platform.files import digest_of, write_json
 from lib.platform.workspace import Workspace
 from lib.release import assessment, attesting, backup, checklist, health, ingesting, locking, manifest, promotion, receipts
+from tests.case_rows import case_row
 from tests.conftest import HANDBOOK, administer
 
 STAGES = ("sealed", "ready", "live", "second")
@@ -407,19 +408,13 @@ def _evaluation(project: Project, release: Release) -> results.Evaluation:
         **dict.fromkeys(METRICS, 0.5),
     }
     rows = [
-        {
-            "query_id": case["query_id"],
-            "query": case["query"],
-            "answerable": case["answerable"],
-            "abstained": not case["answerable"],
-            "unscored": "",
-            "unmeasured": [],
-            "undefined": [],
-            "documents": [],
-            "snapshot_size": 45,
-            "claims": {"response": 1, "gt_answer": 1},
-            "metrics": values if case["answerable"] else None,
-        }
+        case_row(
+            case["query_id"],
+            values if case["answerable"] else None,
+            query=case["query"],
+            abstained=not case["answerable"],
+            snapshot_size=45,
+        )
         for case in cases.values["cases"]
     ]
     inputs = {

@@ -17,6 +17,7 @@ from lib.index.releases import Release, get_release
 from lib.platform.errors import NotFound, Refused, UsageError
 from lib.platform.workspace import Workspace
 from lib.release import ingesting, locking, measuring
+from tests.case_rows import case_row
 
 QUOTE = "A backup is proven by restoring it into fresh tables."
 METRIC_FILES = ("metrics.json", "case_results.jsonl", "ragchecker.json")
@@ -149,18 +150,7 @@ def build(connection: Connection, workspace: Workspace, config: Any) -> Release:
 def earlier(workspace: Workspace, name: str, *, age: int, losses: int, stage: str) -> None:
     """An evaluation that was written ``age`` seconds ago and lost so many cases at one stage."""
     rows = [
-        {
-            "query_id": f"q{place}",
-            "answerable": True,
-            "abstained": False,
-            "unscored": "",
-            "unmeasured": [],
-            "undefined": [],
-            "documents": [],
-            "snapshot_size": 40,
-            "claims": {"response": 1, "gt_answer": 1},
-            "metrics": {metric: 0.0 if metric == stage else 1.0 for metric in results.CASE_METRICS},
-        }
+        case_row(f"q{place}", {metric: 0.0 if metric == stage else 1.0 for metric in results.CASE_METRICS})
         for place in range(losses)
     ]
     summary = results.summarise(rows, inputs={}, produced_by={}, deduplication_rate=None)
