@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -471,6 +472,42 @@ def test_a_wider_margin_never_makes_a_verdict_worse(pairs, margin):
         for wide in (margin, margin + 0.125)
     ]
     assert RANK.index(verdicts[1]) <= RANK.index(verdicts[0])
+
+
+def test_an_unchanged_release_is_called_worse_no_more_often_than_alpha():
+    """A/A: candidate and baseline differ by chance alone, on three metrics that move together."""
+    generator = np.random.default_rng(11)
+    gates = {name: {"direction": "higher", "margin": 0.02} for name in ("recall", "precision", "f1")}
+    blocked = sum(judge(gates, *drawn(generator, lost=0.0)).verdict == "FAIL" for _ in range(120))
+    assert blocked <= 11  # 6 of 120 expected at most; the binomial has more than 11 in two of a hundred such tests
+
+
+def test_a_release_that_lost_a_quarter_of_its_documents_is_never_passed_and_mostly_failed():
+    generator = np.random.default_rng(12)
+    gates = {name: {"direction": "higher", "margin": 0.02} for name in ("recall", "precision", "f1")}
+    verdicts = [judge(gates, *drawn(generator, lost=0.25)).verdict for _ in range(20)]
+    assert "PASS" not in verdicts
+    assert verdicts.count("FAIL") >= 15
+
+
+def drawn(generator: np.random.Generator, lost: float) -> tuple[Evaluation, Evaluation]:
+    """Two evaluations of 60 cases about 30 documents; the first lost all that it had on some of the documents."""
+    of_document, of_case = np.repeat(generator.uniform(0.2, 0.8, 30), 2), generator.normal(0, 0.1, 60)
+    sides = []
+    for share in (lost, 0.0):
+        gone = np.repeat(generator.random(30) < share, 2)
+        chance = np.repeat(generator.normal(0, 0.1, 30), 2)
+        values = {
+            name: np.where(
+                gone, 0.0, np.clip(of_document + of_case + chance + generator.normal(0, 0.05, 60), 0, 1)
+            ).tolist()
+            for name in ("recall", "precision", "f1")
+        }
+        made = evaluation(**values)
+        for place, row in enumerate(made.rows):
+            row["documents"] = [f"{place // 2}.md"]
+        sides.append(made)
+    return sides[0], sides[1]
 
 
 def judge(

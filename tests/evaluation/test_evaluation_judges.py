@@ -24,7 +24,8 @@ KNOWN = "Entailment"
 def test_the_offline_judge_agrees_with_itself_to_the_last_bit(workspace, tmp_path):
     with judges.opened(workspace, settings(workspace, repeats=3), None, folder=tmp_path) as panel:
         labelled = answers(panel)
-        found = panel.noise(labelled, ragchecker_metrics.compute(labelled))
+        panel.judge_again(labelled, ragchecker_metrics.compute(labelled))
+        found = panel.noise()
     assert set(found) == set(ragchecker_metrics.METRICS)
     assert {(values["sd"], values["sd_from_cases"], values["disagreement"]) for values in found.values()} == {(0.0,) * 3}
     assert (found["recall"]["cases"], found["hallucination"]["cases"], found["recall"]["repeats"]) == (3, 2, 3)
@@ -32,7 +33,8 @@ def test_the_offline_judge_agrees_with_itself_to_the_last_bit(workspace, tmp_pat
 
 def test_without_repeats_nothing_is_judged_again(workspace, tmp_path):
     with judges.opened(workspace, settings(workspace), None, folder=tmp_path) as panel:
-        assert panel.noise(answers(panel), {}) is None
+        panel.judge_again(answers(panel), {})
+        assert panel.noise() is None
 
 
 def test_a_judge_that_changes_its_mind_is_measured(workspace, connection, tmp_path, chat):
@@ -43,7 +45,8 @@ def test_a_judge_that_changes_its_mind_is_measured(workspace, connection, tmp_pa
     with judges.opened(workspace, asked, client, folder=tmp_path) as panel:
         labelled = [result("q2")]
         panel.first.label(labelled[0])
-        found = panel.noise(labelled, ragchecker_metrics.compute(labelled))
+        panel.judge_again(labelled, ragchecker_metrics.compute(labelled))
+        found = panel.noise()
     # the one claim of the answer was not entailed by the truth the first time, and was the second: precision 0, then 1
     assert found["precision"]["sd"] == pytest.approx(0.5**0.5)
     assert found["precision"]["disagreement"] == 1.0
@@ -62,7 +65,8 @@ def test_an_answer_that_cannot_be_judged_again_counts_with_the_worst(workspace, 
         chat.reply = lambda model_id, prompt: (
             "hm" if "Lunch." in prompt else labels(lambda reference: KNOWN)(model_id, prompt)
         )
-        found = panel.noise(labelled, metrics)
+        panel.judge_again(labelled, metrics)
+        found = panel.noise()
     # recall 1 and 1, then 1 and 0: means 1 and .5
     assert found["recall"]["sd"] == pytest.approx(0.125**0.5)
     assert found["hallucination"]["disagreement"] == 0.5
