@@ -66,9 +66,16 @@ def check_all(workspace: Workspace, connection: Connection, release: Release, se
         check_environment(workspace, settings),
         _timed("database_connectivity", lambda: _database(connection)),
         _timed("index_presence", lambda: _index(workspace, connection, release)),
+        *check_rows(connection, release),
+        _timed("model_availability", lambda: _models(workspace, release.locked_config, settings)),
+    ]
+
+
+def check_rows(connection: Connection, release: Release) -> list[Check]:
+    """The two gates that look at every row that answers."""
+    return [
         _timed("token_budget", lambda: _token_budget(connection, release)),
         _timed("prefix_leakage", lambda: _prefix_leakage(connection, release)),
-        _timed("model_availability", lambda: _models(workspace, release.locked_config, settings)),
     ]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
+from lib.evaluation import calibration, gate, results, run
 from lib.evaluation import cases as case_files
-from lib.evaluation import gate, results, run
 from lib.evaluation.cases import Case
 from lib.evaluation.settings import EvaluationSettings
 from lib.evaluation.systems import System
@@ -117,6 +117,9 @@ def assess(workspace: Workspace, system: System, planned: Plan) -> Assessment:
         "inputs": evaluation.summary["inputs"],
         "produced_by": evaluation.summary["produced_by"],
         "metrics_digest": evaluation.digest,
+        "calibration": calibration.estimate(
+            evaluation, planned.baseline, planned.gates, planned.request.settings.determinism.seed
+        ),
         **decided.to_dict(),
     }
     write_json(planned.folder / "verdict.json", content)
