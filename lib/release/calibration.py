@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TEMPORARY = "pg_temp"
-_EFFORT = simulation.Effort(trials=400, resamples=999, cases=200_000, shares=(0.02, 0.05, 0.10, 0.20))
+_EFFORT = simulation.Effort(trials=200, resamples=499, cases=100_000, shares=(0.02, 0.05, 0.10))
 _UNCHANGED = Regression("unchanged", "the same config and documents")
 _AGAIN = Regression("again", "the same config and documents, built once more")
 
