@@ -122,8 +122,8 @@ def to_text(found: Mapping[str, Any] | None) -> str:
         whose = "an unchanged release"
     else:
         whose = f"a release that differs from {found['compared_with']} as much as this one, but by chance alone,"
-    noticed = " and ".join(f"a loss of {item['lost']:.0%} of the documents in {_share(item)}" for item in found["power"])
-    return f"error rates of the gate: it would block {whose} in {_share(found['false_block'])}, and notice {noticed}"
+    noticed = ", ".join(f"of {item['lost']:.0%} of the documents in {_share(item)}" for item in found["power"])
+    return f"error rates of the gate: it would block {whose} in {_share(found['false_block'])}, and notice a loss {noticed}"
 
 
 def _share(rate: Mapping[str, Any]) -> str:

@@ -334,9 +334,15 @@ def to_text(found: dict[str, Any]) -> str:
     lines += [f"not planted: {name}: {why}" for name, why in found["skipped"].items()]
     missed = [name for name, item in found["regressions"].items() if not item["caught"]]
     lines.append(f"caught: {found['caught']} of {len(found['regressions'])}")
-    lines += [f"MISSED: {name}: {found['regressions'][name]['what']}; a release like this would pass" for name in missed]
+    lines += [_missed(name, found["regressions"][name], unchanged["lost"]) for name in missed]
     lines += [simulation.to_text(found["simulated"]), f"written: {found['file']}"]
     return "\n".join(lines)
+
+
+def _missed(name: str, item: dict[str, Any], without: dict[str, int]) -> str:
+    more = sum(item["lost"].values()) - sum(without.values())
+    harm = f"it loses {more} cases more" if more > 0 else "on these cases it loses no more than what is unchanged"
+    return f"MISSED: {name}: {item['what']}; a release like this would pass: {harm}"
 
 
 def _losses(lost: dict[str, int], without: dict[str, int]) -> str:

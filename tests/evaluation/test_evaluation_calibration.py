@@ -93,10 +93,11 @@ def test_the_line_beside_a_verdict_by_hand():
     """By hand for 0 of 60: Wilson's upper end is z²/(60 + z²) = 0.0602."""
     none = vars(rate_of(0, 60))
     assert (none["rate"], none["low"], none["high"]) == (0.0, 0.0, pytest.approx(0.0602, abs=1e-4))
-    found = {"compared_with": "itself", "false_block": none, "power": [{"lost": 0.1, **vars(rate_of(60, 60))}]}
+    power = [{"lost": 0.05, **vars(rate_of(30, 60))}, {"lost": 0.1, **vars(rate_of(60, 60))}]
+    found = {"compared_with": "itself", "false_block": none, "power": power}
     assert to_text(found) == (
         "error rates of the gate: it would block an unchanged release in 0.0% [0%, 6%],"
-        " and notice a loss of 10% of the documents in 100.0% [94%, 100%]"
+        " and notice a loss of 5% of the documents in 50.0% [38%, 62%], of 10% of the documents in 100.0% [94%, 100%]"
     )
 
 

@@ -155,10 +155,12 @@ def test_the_text_says_what_was_missed_by_hand():
         "two      FAIL        a, b, c, 1 more, health gate prefix_leakage  ranking +2",
         "not planted: three: it is so already",
         "caught: 1 of 2",
-        "MISSED: one: x is y; a release like this would pass",
+        "MISSED: one: x is y; a release like this would pass: it loses 2 cases more",
         "error rates of the gate: not known, there is nothing to compare",
         "written: metrics/calibration/r1.json",
     ]
+    item["lost"] = {"filter": 1}
+    assert "a release like this would pass: on these cases it loses no more" in calibration.to_text(found)
     assert not calibration.passed(found)
     assert calibration.passed({**found, "caught": 2})
     assert not calibration.passed({**found, "caught": 2, "unchanged": {"verdict": "INCONCLUSIVE"}})
