@@ -13,6 +13,8 @@ B       ?=
 HTML    ?=
 RELEASE ?=
 BENCH   ?=
+PAIRS   ?=
+WICE    ?=
 WATCH   ?=
 YES     ?=
 REASON  ?= asked for on the command line
@@ -26,14 +28,14 @@ DEV     := $(VENV)/.dev
 BENCHED := $(VENV)/.bench
 # ENV counts on the command line alone: many shells set one of that name for other reasons.
 export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
-export CORPUS CASES BACKUP REASON Q A B HTML RELEASE  # recipes read them from the environment, so that quotes in them do no harm
+export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE  # recipes read them from the environment, so that quotes in them do no harm
 
 # The steps of a release, in order; each is a script (lib/release/steps.py says which).
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
 
 .DEFAULT_GOAL := help
 .PHONY: help golive rollback backup backups report compare history calibrate status monitor catch-up query lock ingest manifest health evaluate validate promote \
-        stop resume setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
+        stop resume judge-report setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +107,9 @@ stop: $(CORE) ## refuse all queries at once (REASON="...")
 
 resume: $(CORE) ## answer queries again, if the live state is sound
 	@$(RUN) scripts/resume_operations.py --reason "$$REASON"
+
+judge-report: $(EVAL) ## how far the offline judge agrees with people (PAIRS=file WICE=file)
+	@$(RUN) scripts/judge_report.py $(if $(PAIRS),--pairs "$$PAIRS") $(if $(WICE),--claims "$$WICE")
 
 db-url: $(CORE) ## print the database's address
 	@$(RUN) scripts/database.py url

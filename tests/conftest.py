@@ -91,6 +91,8 @@ def connection(database_url: str) -> Iterator[Connection]:
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A project folder with the shipped configs, a corpus of three short documents, and no cases."""
     shutil.copytree(PROJECT / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("locked_configs"))
+    settings = tmp_path / "configs" / "evaluation.yaml"  # on torch no graph has to be made in every test's own folder
+    settings.write_text(settings.read_text().replace("embedder_runtime: openvino ", "embedder_runtime: torch "))
     write_corpus(tmp_path / "eval" / "corpus", HANDBOOK)
     monkeypatch.setenv("GOLIVE_HOME", str(tmp_path))
     return Workspace(tmp_path)

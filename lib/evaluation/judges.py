@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib.config import embedder_files
 from lib.evaluation import judgements, ragchecker_metrics
 from lib.evaluation.judge import Judge, ModelJudge
 from lib.evaluation.judge_noise import measure_noise
 from lib.evaluation.judgements import Judgements
-from lib.evaluation.offline_judge import LexicalJudge
+from lib.evaluation.offline_judge import offline_judge
 from lib.evaluation.results import worst
 from lib.evaluation.settings import ROLES, EvaluationSettings, Role
+from lib.index.embedder import local_embedder
 from lib.platform.bedrock import ConverseClient
 from lib.platform.model_client import Limits, ModelClient, ModelFailed, RateLimiter
 from lib.platform.openai import ChatClient
@@ -79,7 +81,10 @@ def opened(
     """
     repeats = settings.values["judge"]["repeats"]
     if client is None:
-        offline = [LexicalJudge(settings.values["judge"]["least_coverage"]) for _ in range(repeats)]
+        limits = settings.values["judge"]
+        files = embedder_files.find(workspace, settings.values["reader"]["embedder"])
+        words = local_embedder(workspace, files, limits["embedder_runtime"])
+        offline = [offline_judge(words, limits) for _ in range(repeats)]
         yield Judges(offline[0], tuple(offline[1:]), None)
         return
     with judgements.opened(workspace, folder, fresh=fresh) as stored:

@@ -29,7 +29,7 @@ from lib.platform.files import digest_of
 from lib.platform.model_client import ModelClient
 from lib.platform.workspace import Workspace
 
-_PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "tokenizers", "snowballstemmer")
+_PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "openvino", "tokenizers", "snowballstemmer")
 
 
 @dataclass(frozen=True)

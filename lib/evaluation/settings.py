@@ -75,7 +75,7 @@ class EvaluationSettings:
     values: dict[str, Any]
     determinism: Determinism
     use_bedrock: bool  # as it was asked for on the command line
-    reader_embedder: dict[str, Any] | str | None  # what decides the offline reader's vectors
+    reader_embedder: dict[str, Any] | str | None  # of the offline reader and judge: what decides vectors
 
     @property
     def digest(self) -> str:
@@ -115,8 +115,8 @@ def load(workspace: Workspace, *, use_bedrock: bool = False) -> EvaluationSettin
     """
     environment = layers.environment_name(workspace, os.environ)
     layered = layers.load(workspace, "evaluation", environment=environment)
-    reads_offline = _service(layered.values, "reader", use_bedrock) == "offline"
-    embedder = _identity(workspace, layered.values["reader"]["embedder"]) if reads_offline else None
+    offline = any(_service(layered.values, role, use_bedrock) == "offline" for role in ROLES)
+    embedder = _identity(workspace, layered.values["reader"]["embedder"]) if offline else None
     return EvaluationSettings(layered.values, determinism(workspace, os.environ), use_bedrock, embedder)
 
 

@@ -131,13 +131,18 @@ _FUNCTION_WORDS = frozenset(
 
 def stems(text: str) -> list[str]:
     """The content words' stems, in order; numbers stay as written, without thousands separators."""
+    return [stem for _, stem in content_words(text)]
+
+
+def content_words(text: str) -> list[tuple[str, str]]:
+    """(word in lower case, its stem) of each content word, in order; a number's stem is the number, as in ``stems``."""
     found = []
     for match in _WORD.finditer(text.casefold()):
         word = match.group()
         if word[0].isdigit():
-            found.append(re.sub(r",(?=\d{3})", "", word))
+            found.append((word, re.sub(r",(?=\d{3})", "", word)))
         elif word not in _FUNCTION_WORDS:
-            found.append(_stem(word))
+            found.append((word, _stem(word)))
     return found
 
 

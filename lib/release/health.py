@@ -248,5 +248,5 @@ def _models(workspace: Workspace, config: LockedConfig, settings: EvaluationSett
         sentence_transformer(reader).embed_query(question)
         called.append(f"the offline reader's {reader.name} answered")
     if "judge" not in clients:
-        called.append("the offline judge needs no model")
+        called.append("the offline judge compares words by the same")
     return True, "; ".join(called)

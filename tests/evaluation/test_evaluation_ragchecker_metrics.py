@@ -78,6 +78,17 @@ def test_the_authors_own_example_gives_their_own_numbers():
         assert found[row["query_id"]] == row["metrics"]
 
 
+def test_the_authors_own_example_gives_their_overall_numbers():
+    if not EXAMPLE.exists():
+        pytest.skip(f"{EXAMPLE} is not on this machine")
+    published = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    found = compute([restored(row) for row in published["results"]])
+    overall = {name: value for group in published["metrics"].values() for name, value in group.items()}
+    assert set(overall) == set(METRICS)
+    for name, value in overall.items():  # in percent, to one decimal
+        assert round(100 * sum(metrics[name] for metrics in found.values()) / len(found), 1) == value
+
+
 def test_ragcheckers_command_line_gives_the_same_as_this_process(tmp_path):
     rows = json.loads(EXAMPLE.read_text(encoding="utf-8"))["results"] if EXAMPLE.exists() else []
     assert compute_by_cli([example("q"), *map(restored, rows)], tmp_path) == compute([example("q"), *map(restored, rows)])

@@ -94,7 +94,7 @@ def test_every_row_says_where_its_case_was_lost(workspace, connection, release, 
 def test_what_produced_the_numbers_is_named_beside_them(workspace, connection, release, tmp_path):
     summary = run.evaluate(workspace, connection, request(workspace, release), tmp_path / "out").summary
     assert summary["produced_by"]["reader"] == "extractive(all-MiniLM-L6-v2)"
-    assert summary["produced_by"]["judge"] == "lexical(0.5)"
+    assert summary["produced_by"]["judge"] == "support(all-MiniLM-L6-v2, 0.6, 0.6, 0.5)"
     assert summary["produced_by"]["metrics"].startswith("ragchecker ")
     assert summary["inputs"]["content_digest"] == release.content_digest
     assert summary["inputs"]["release_id"] == release.release_id

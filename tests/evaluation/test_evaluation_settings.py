@@ -271,19 +271,19 @@ def test_a_prompts_hash_is_the_one_that_sha256sum_gives():
 
 
 def test_an_environments_file_lies_over_the_base(workspace, monkeypatch):
-    (workspace.configs / "evaluation.staging.yaml").write_text("judge:\n  least_coverage: 0.75\n", encoding="utf-8")
+    (workspace.configs / "evaluation.staging.yaml").write_text("judge:\n  least_held: 0.75\n", encoding="utf-8")
     monkeypatch.setenv("GOLIVE_ENV", "staging")
     found = settings.load(workspace)
-    assert found.values["judge"]["least_coverage"] == 0.75
-    assert found.values["reader"]["max_sentences"] == 2
+    assert found.values["judge"]["least_held"] == 0.75
+    assert found.values["reader"]["max_sentences"] == 3
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("least_coverage: 0.5", "least_coverage: 0.0", r"evaluation\.yaml:12: judge\.least_coverage must be over 0"),
-        ("max_sentences: 2", "max_sentences: two", r"evaluation\.yaml:6: reader\.max_sentences must be of type integer"),
-        ("max_sentences: 2", "max_sentence: 2", r"max_sentence"),
+        ("least_held: 0.6", "least_held: 0.0", r"evaluation\.yaml:14: judge\.least_held must be over 0"),
+        ("max_sentences: 3", "max_sentences: two", r"evaluation\.yaml:6: reader\.max_sentences must be of type integer"),
+        ("max_sentences: 3", "max_sentence: 3", r"max_sentence"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named_with_its_line(workspace, old, new, said):
@@ -326,8 +326,6 @@ def exported(path: Path) -> dict[str, str]:
 
 
 def other(value: Any) -> Any:
-    if value == "offline":
-        return "openai"
     if isinstance(value, str):
-        return f"{value}x"
+        return {"offline": "openai", "torch": "openvino"}.get(value, f"{value}x")
     return value + 1 if isinstance(value, int) else value / 2

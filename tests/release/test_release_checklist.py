@@ -109,7 +109,7 @@ def damage_manifest(project: Project) -> None:
             ("gates changed", edit_file("gates.yaml", "min_cases: 30", "min_cases: 29"), {"manifest": "failed"}),
             (
                 "settings changed",
-                edit_file("evaluation.yaml", "max_sentences: 2", "max_sentences: 3"),
+                edit_file("evaluation.yaml", "max_sentences: 3", "max_sentences: 2"),
                 {"manifest": "failed"},
             ),
             (

@@ -161,7 +161,7 @@ ONE_CASE = {**CASES, "cases": CASES["cases"][:1]}
                 edit("gates.yaml", "floor: 0.45, margin: 0.05", "floor: 0.46, margin: 0.05"),
                 ["thresholds.digest", "thresholds.metrics.oracle_hit_rate.floor"],
             ),
-            ("the reader", edit("evaluation.yaml", "max_sentences: 2", "max_sentences: 3"), ["evaluation.settings_digest"]),
+            ("the reader", edit("evaluation.yaml", "max_sentences: 3", "max_sentences: 2"), ["evaluation.settings_digest"]),
             (
                 "the seed",
                 set_variable("RANDOM_SEED", "42", "43"),

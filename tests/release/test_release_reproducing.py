@@ -133,7 +133,7 @@ def other_documents(project: Project) -> None:
     [
         (other_cases, "cases.digest has changed"),
         (other_documents, "corpus.digest has changed"),
-        (edit_config("evaluation.yaml", "max_sentences: 2", "max_sentences: 3"), "evaluation.settings_digest has changed"),
+        (edit_config("evaluation.yaml", "max_sentences: 3", "max_sentences: 2"), "evaluation.settings_digest has changed"),
         (
             edit_config("deterministic_evaluation.env", "RANDOM_SEED=42", "RANDOM_SEED=43"),
             "evaluation.settings_digest has changed",

@@ -158,7 +158,7 @@ def without_receipts(project: Project) -> None:
             ("the gates changed", edited("gates.yaml", "min_cases: 30", "min_cases: 29"), {"manifest", "evaluate"}),
             (
                 "the reader changed",
-                edited("evaluation.yaml", "max_sentences: 2", "max_sentences: 3"),
+                edited("evaluation.yaml", "max_sentences: 3", "max_sentences: 2"),
                 {"manifest", "evaluate"},
             ),
             (

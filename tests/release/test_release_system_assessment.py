@@ -178,7 +178,7 @@ def test_a_baseline_that_was_measured_otherwise_is_refused(workspace: Workspace,
     baseline = assess(workspace, command=command, name="before", documents=documents).folder
     if changed == "settings":
         path = workspace.configs / "evaluation.yaml"
-        path.write_text(path.read_text(encoding="utf-8").replace("least_coverage: 0.5", "least_coverage: 0.6"))
+        path.write_text(path.read_text(encoding="utf-8").replace("least_held: 0.6", "least_held: 0.5"))
     with pytest.raises(Refused, match="measured otherwise: another" if changed != "same folder" else "written over"):
         assess(
             workspace,

@@ -14,6 +14,7 @@ NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py") if not path.stem.start
 READ_ONLY = {
     "compare_releases",
     "database",
+    "judge_report",
     "production_health_monitor",
     "query_index",
     "release_history",
