@@ -92,7 +92,7 @@ def estimate(
     false_block, false_fail = rates(0.0, 0)
     return {
         "compared_with": baseline.summary["inputs"]["release_id"] if baseline else "itself",
-        "documents": len(documents),
+        "documents": sum(cases[0][0]["answerable"] for cases in documents),
         "resamples": effort.resamples,
         "false_block": asdict(false_block),
         "false_fail": asdict(false_fail),
@@ -141,7 +141,10 @@ def _comparing(gates: Mapping[str, Any], resamples: int) -> dict[str, Any]:
 
 
 def _documents(candidate: Evaluation, baseline: Evaluation) -> list[_Cases]:
-    """The cases of each document, with their rows on both sides, in the order of the documents' names."""
+    """The cases of each document, with their rows on both sides, in the order of the documents' names.
+
+    A case without gold stands for itself; there is no document to lose.
+    """
     theirs = {row["query_id"]: _light(row) for row in baseline.rows}
     documents = candidate.documents
     found: defaultdict[str, _Cases] = defaultdict(list)
@@ -166,7 +169,8 @@ def _pairs(
     count = len(documents)
     for _ in range(trials):
         drawn, swapped = generator.integers(count, size=count), generator.random(count) < 0.5
-        gone = set(generator.permutation(count)[: ceil(lost * count)].tolist())
+        evident = [place for place in range(count) if documents[drawn[place]][0][0]["answerable"]]
+        gone = set(generator.permutation(evident)[: ceil(lost * len(evident))].tolist())
         ours: list[dict[str, Any]] = []
         theirs: list[dict[str, Any]] = []
         for place in range(count):

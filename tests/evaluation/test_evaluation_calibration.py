@@ -40,6 +40,16 @@ def test_an_unchanged_release_is_never_blocked_and_a_great_loss_always_noticed()
     assert found["power"][1]["rate"] == 1.0 > found["power"][0]["rate"]
 
 
+def test_a_case_without_gold_is_no_document_that_could_be_lost():
+    base = evaluation(20)
+    unanswerable = [{**row(f"u{n}", "", {}), "answerable": False, "documents": [], "metrics": None} for n in range(30)]
+    rows = [*base.rows, *unanswerable]
+    summary = results.summarise(rows, inputs=base.summary["inputs"], produced_by={}, deduplication_rate=0.2)
+    found = estimate(Evaluation(summary, rows), None, GATES, 42, replace(QUICK, trials=20, shares=(1.0,)))
+    assert found["documents"] == 20
+    assert found["power"][0]["rate"] == 1.0
+
+
 def test_the_same_inputs_give_the_same_rates():
     first, second = (estimate(evaluation(20), evaluation(20, seed=2), GATES, 42, QUICK) for _ in range(2))
     assert first == second
