@@ -34,7 +34,7 @@ export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE  # recipes read 
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
 
 .DEFAULT_GOAL := help
-.PHONY: help golive rollback backup backups report compare history status monitor catch-up query lock ingest manifest health evaluate validate promote \
+.PHONY: help golive rollback backup backups report compare history calibrate status monitor catch-up query lock ingest manifest health evaluate validate promote \
         stop resume judge-report setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
@@ -62,6 +62,9 @@ compare: $(EVAL) ## compare two releases, was and is, on the same cases (A=relea
 
 history: $(EVAL) ## metrics over releases, plotted into metrics/history.svg
 	@$(RUN) scripts/release_history.py --plot metrics/history.svg
+
+calibrate: $(EVAL) ## the gate's own error rates: the live release built again, and six planted regressions (CASES=file)
+	@$(RUN) scripts/calibrate_gate.py $(if $(CASES),--cases "$$CASES") $(if $(BEDROCK),--use-bedrock)
 
 status: $(CORE) ## what is live, and whether it answers queries
 	@$(RUN) scripts/status.py

@@ -5,7 +5,8 @@ Reads:   --pairs: pairs of answers rated by people (RAGChecker's human_labeled_p
          configs/evaluation.yaml
 Writes:  metrics/judge_report.json
 Other files of the same form are measured the same way. Items are split by the hash of their key: the limits of the shipped
-judge are those that the tuning half of the rated pairs picks, and the other half is held out.
+judge are those that the tuning half of RAGChecker's rated pairs picks, and the other half is held out. Of other files no
+part was used for tuning.
 """
 
 import _preflight  # noqa: F401
@@ -16,15 +17,16 @@ from pathlib import Path
 from lib.platform import cli
 from lib.platform.workspace import Workspace
 
-_DATA = "../shared/data"
+_PAIRS = "../shared/data/ragchecker/human_labeled_pairs.json"  # beside the checkout, on some machines
+_CLAIMS = "../shared/data/wice/claim_dev.jsonl"
 _RESAMPLES = 2000
 _SEED = 42
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument("--pairs", metavar="FILE", default=f"{_DATA}/ragchecker/human_labeled_pairs.json")
-    parser.add_argument("--claims", metavar="FILE", default=f"{_DATA}/wice/claim_dev.jsonl")
+    parser.add_argument("--pairs", metavar="FILE", help=f"rated pairs (default: {_PAIRS})")
+    parser.add_argument("--claims", metavar="FILE", help=f"claims with evidence (default: {_CLAIMS})")
     return parser
 
 
@@ -34,12 +36,14 @@ def main() -> int:
     from lib.platform.files import write_json
 
     workspace = Workspace.find()
-    pairs, reference = judge_report.read_pairs(workspace.root / args.pairs)
-    claims = judge_report.read_claims(workspace.root / args.claims)
+    pairs_path = Path(args.pairs) if args.pairs else workspace.root / _PAIRS
+    claims_path = Path(args.claims) if args.claims else workspace.root / _CLAIMS
+    pairs, reference = judge_report.read_pairs(pairs_path)
+    claims = judge_report.read_claims(claims_path)
     (judge,) = judges.local_judges(workspace, settings.load(workspace))
     report = {
         "judge": judge.name,
-        "read": {"pairs": Path(args.pairs).name, "claims": Path(args.claims).name},
+        "read": {"pairs": pairs_path.name, "claims": claims_path.name},
         "resamples": _RESAMPLES,
         "pairs": judge_report.measure_pairs(judge, pairs, reference, resamples=_RESAMPLES, seed=_SEED),
         "claims": judge_report.measure_claims(judge, claims, resamples=_RESAMPLES, seed=_SEED),

@@ -164,16 +164,25 @@ def covered(gold: GoldSpan, chunks: Sequence[Candidate]) -> bool:
     A place counts if the chunk's text holds what the quote says there: a near-duplicate may differ in that very fact.
     A chunk cut from another version of the document holds the span if its text holds the quote.
     """
+    return whole(gold, [span for chunk in chunks for span in held_spans(gold, chunk)])
+
+
+def held_spans(gold: GoldSpan, chunk: Candidate) -> list[tuple[int, int]]:
+    """The spans of the gold's document that a chunk's text holds, of those that touch the gold; see ``covered``."""
     spans = []
-    for chunk in chunks:
-        for place in chunk.places:
-            if place.doc_id != gold.doc_id:
-                continue
-            same_version = place.doc_sha256 == gold.doc_sha256
-            start, end = (place.start, place.end) if same_version else (gold.start, gold.end)
-            said = gold.quote[max(0, start - gold.start) : max(0, end - gold.start)]
-            if _one_blank(said) in _one_blank(source_text(chunk)):
-                spans.append((start, end))
+    for place in chunk.places:
+        if place.doc_id != gold.doc_id:
+            continue
+        same_version = place.doc_sha256 == gold.doc_sha256
+        start, end = (place.start, place.end) if same_version else (gold.start, gold.end)
+        said = gold.quote[max(0, start - gold.start) : max(0, end - gold.start)]
+        if said.strip() and _one_blank(said) in _one_blank(source_text(chunk)):
+            spans.append((start, end))
+    return spans
+
+
+def whole(gold: GoldSpan, spans: Sequence[tuple[int, int]]) -> bool:
+    """Whether spans of the gold's document together hold all of it, blanks left aside."""
     reached = gold.start
     for start, end in sorted(spans):
         if gold.quote[reached - gold.start : max(reached, start) - gold.start].strip():

@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lib.evaluation import ragchecker_metrics, results
+from lib.evaluation import attribution, ragchecker_metrics, results
 from lib.evaluation.case_rows import make_row
 from lib.evaluation.cases import Case, source_text
 from lib.evaluation.evaluation_files import EvaluationFiles
@@ -33,13 +33,17 @@ Pair = tuple[Case, Answered]
 
 @dataclass(frozen=True)
 class Subject:
-    """A system, and the cases it is asked in ``query_id`` order; ``inputs`` are all that decides the outcome."""
+    """A system, and the cases it is asked in ``query_id`` order; ``inputs`` are all that decides the outcome.
+
+    ``attribute`` says where a case was lost: with a look at the table, where the system has one here.
+    """
 
     system: System
     cases: Sequence[Case]
     inputs: Mapping[str, Any]
     deduplication_rate: float | None = None
     bypass_cli: bool = True
+    attribute: attribution.Attribute = field(default=attribution.attribute)
 
 
 @dataclass
@@ -47,6 +51,7 @@ class _Seconds:
     answer_s: float = 0.0
     judge_s: float = 0.0
     metrics_s: float = 0.0
+    attribute_s: float = 0.0
 
 
 def measure(subject: Subject, judges: Judges, folder: Path, check: Callable[[], None] = lambda: None) -> results.Evaluation:
@@ -70,8 +75,10 @@ def measure(subject: Subject, judges: Judges, folder: Path, check: Callable[[], 
             seconds.answer_s += time.monotonic() - started
             if not block:
                 break
-            for row, labelled, answer in _measure_block(block, judges, subject.bypass_cli, seconds, progress):
-                files.add(row, labelled, answer.timings)
+            for row, labelled, (case, answer) in _measure_block(block, judges, subject.bypass_cli, seconds, progress):
+                began = time.monotonic()
+                files.add({**row, **_loss(subject, case, answer, row)}, labelled, answer.timings)
+                seconds.attribute_s += time.monotonic() - began
                 snapshots_given += answer.snapshot_given and not answer.problem
             check()
         judges.write(folder)
@@ -126,8 +133,8 @@ def _ask_in_order(system: System, cases: Iterable[Case]) -> Iterator[Pair]:
 
 def _measure_block(
     block: Sequence[Pair], judges: Judges, bypass_cli: bool, seconds: _Seconds, progress: Progress
-) -> Iterator[tuple[dict[str, Any], Any, Answered]]:
-    """``(row, RAGChecker result or None, answer)`` of each case."""
+) -> Iterator[tuple[dict[str, Any], Any, Pair]]:
+    """``(row, RAGChecker result or None, (case, answer))`` of each case."""
     started = time.monotonic()
     labelled, unscored = _judge_all(judges.first, block, progress)
     judged = time.monotonic()
@@ -138,7 +145,17 @@ def _measure_block(
     seconds.metrics_s += measured - judged
     for case, answer in block:
         key = case.query_id
-        yield make_row(case, answer, labelled.get(key), metrics.get(key), unscored.get(key, "")), labelled.get(key), answer
+        row = make_row(case, answer, labelled.get(key), metrics.get(key), unscored.get(key, ""))
+        yield row, labelled.get(key), (case, answer)
+
+
+def _loss(subject: Subject, case: Case, answer: Answered, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of where its case was lost."""
+    unmeasured, metrics = row["unmeasured"], row["metrics"] or {}
+    used = None if "reader_gold_usage" in unmeasured else bool(metrics.get("reader_gold_usage"))
+    problem = answer.problem if "oracle_hit" in unmeasured else ""
+    found = subject.attribute(case, attribution.Seen(answer.snapshot, answer.context, used, problem))
+    return {"lost_at": found.label if found else None, "lost_detail": found.detail if found else ""}
 
 
 def _judge_all(judge: Judge, block: Sequence[Pair], progress: Progress) -> tuple[dict[str, Any], dict[str, str]]:

@@ -18,7 +18,18 @@ HELD_BYTES = 1 << 23  # a file up to this size is simply held: most are
 _PART_BYTES = 1 << 20
 # What means, gates and reports ask for again and again, beside query_id and metrics. It takes few values over many cases.
 _IN_MEMORY = frozenset(
-    {"answerable", "abstained", "unscored", "snapshot_size", "tags", "documents", "claims", "unmeasured", "undefined"}
+    {
+        "answerable",
+        "abstained",
+        "unscored",
+        "snapshot_size",
+        "tags",
+        "documents",
+        "claims",
+        "unmeasured",
+        "undefined",
+        "lost_at",
+    }
 )
 
 

@@ -21,7 +21,6 @@ from lib.index import changes
 from lib.index.documents import digest_of_documents, read_documents
 from lib.index.embedder import load_embedder, sentence_transformer
 from lib.index.releases import Release
-from lib.index.rerank import load_reranker
 from lib.index.retrieval import Retriever
 from lib.index.seal import content_of
 from lib.platform.errors import IntegrityMismatch, Unavailable
@@ -98,18 +97,18 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
         )
     cases = case_files.resolve(request.cases, documents, request.sources)
     embedder = load_embedder(workspace, config)
-    retriever = Retriever(
-        connection, release.release_id, release.table, config, embedder, load_reranker(config.rerank.model)
-    )
+    retriever = Retriever.of(connection, release.release_id, release.table, config, embedder)
     clients = judges.model_clients(request.settings, request.audit_file)
     reader = _reader(workspace, request.settings, clients.get("reader"))
     workers = request.settings.determinism.max_workers if "reader" in clients else 1
+    system = BuiltInSystem(retriever, reader, decoding_of(request.settings), workers)
     subject = flow.Subject(
-        system=BuiltInSystem(retriever, reader, decoding_of(request.settings), workers),
+        system=system,
         cases=cases,
         inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
         deduplication_rate=release.ingest_stats.get("deduplication_rate"),
         bypass_cli=request.bypass_cli,
+        attribute=system.attribute,
     )
 
     def check() -> None:

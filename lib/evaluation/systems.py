@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from lib.config import schemas
+from lib.evaluation import attribution
 from lib.evaluation.cases import Case, source_text
 from lib.evaluation.reader import Reader, is_no_answer
+from lib.index.exact_search import ExactSearch
 from lib.index.fusion import Candidate
 from lib.index.retrieval import Retriever
 from lib.platform.errors import ConfigInvalid, redact
@@ -104,6 +106,11 @@ class BuiltInSystem:
             {**self._reader.record, **self._decoding, "tokens": {"context": shown, **tokens}},
             {"retrieval_ms": retrieved.latency_ms, "read_ms": (time.perf_counter() - began) * 1000},
         )
+
+    def attribute(self, case: Case, seen: attribution.Seen) -> attribution.Loss | None:
+        """Where a case was lost, with a look at the table."""
+        with self._lock:
+            return attribution.attribute(case, seen, ExactSearch(self._retriever))
 
     def close(self) -> None:
         pass

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from lib.config.locked_config import LockedConfig
 from lib.index.embedder import Embedder, TokenEmbedder
 from lib.index.fusion import Candidate, combine_scores
 from lib.platform.errors import ConfigInvalid, Unavailable
@@ -130,8 +131,13 @@ class CrossEncoderReranker:
         return [float(score) for score in self._model.predict(pairs, show_progress_bar=False)]
 
 
+def reranker_of(config: LockedConfig, embedder: Embedder) -> Reranker:
+    """The reranker of a release, as its config names and weighs it; raises as ``load_reranker``."""
+    return load_reranker(config.rerank.model, embedder, config.retrieval.vector_weight)
+
+
 def load_reranker(name: str, embedder: Embedder | None = None, vector_weight: float = 0.5) -> Reranker:
-    """The reranker that a locked config names.
+    """The reranker of that name, built in or a cross-encoder.
 
     Args:
         embedder: the release's own; only late interaction needs it.

@@ -18,7 +18,7 @@ from lib.config.locked_config import LockedConfig
 from lib.index.bm25 import terms_of
 from lib.index.embedder import Embedder, load_embedder
 from lib.index.fusion import Candidate, filter_to_budget, fuse, rank_by
-from lib.index.rerank import Reranker, load_reranker
+from lib.index.rerank import Reranker, reranker_of
 from lib.platform import postgres
 from lib.platform.workspace import Workspace
 
@@ -57,6 +57,13 @@ class Retriever:
     config: LockedConfig
     embedder: Embedder
     reranker: Reranker
+
+    @classmethod
+    def of(
+        cls, connection: Connection, release_id: str, table: sql.Identifier, config: LockedConfig, embedder: Embedder
+    ) -> Retriever:
+        """The one that ranks as the release's config says: what is measured is made like what answers live queries."""
+        return cls(connection, release_id, table, config, embedder, reranker_of(config, embedder))
 
     def retrieve(self, query: str) -> Retrieved:
         """One round trip to the database; deterministic for equal inputs and an unchanged table."""
@@ -133,14 +140,7 @@ class LiveRetriever:
         if self._current is None or (self._current.release_id, self._current.table) != (route["release_id"], table):
             config = LockedConfig.from_dict(route["config"])
             embedder = load_embedder(self._workspace, config)
-            self._current = Retriever(
-                connection=self._connection,
-                release_id=route["release_id"],
-                table=table,
-                config=config,
-                embedder=embedder,
-                reranker=load_reranker(config.rerank.model, embedder, config.retrieval.vector_weight),
-            )
+            self._current = Retriever.of(self._connection, route["release_id"], table, config, embedder)
         return self._current
 
     def _log(self, found: Retrieved) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
+from lib.evaluation import calibration, gate, results, run
 from lib.evaluation import cases as case_files
-from lib.evaluation import gate, results, run
 from lib.evaluation.settings import EvaluationSettings
 from lib.index import changes
 from lib.index.documents import corpus_digest
@@ -122,6 +122,7 @@ def assess(
         "manifest_digest": attesting.manifest_digest(workspace, release.release_id),
         "baseline_metrics_digest": baseline.digest if baseline else None,
         "signed_by": attesting.keyid(signer),
+        "calibration": calibration.estimate(candidate, baseline, gates, settings.determinism.seed),
     }
     write(folder, content)
     record(connection, release, content)
@@ -317,5 +318,7 @@ def verdict_text(content: dict[str, Any]) -> str:
     lines.append("produced by: " + ", ".join(f"{role} {content['produced_by'][role]}" for role in roles))
     lines.append(f"compared with: {content['baseline_release'] or 'nothing: no other release is live'}")
     lines.append(attesting.signed_line(content.get("signed_by")))
+    if "calibration" in content:
+        lines.append(calibration.to_text(content["calibration"]))
     lines += [f"{content['verdict']}: {reason}" for reason in content["reasons"]]
     return "\n".join(lines)

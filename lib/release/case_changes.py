@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from lib.evaluation import lessons
+from lib.evaluation.attribution import STAGES, label_of, stage_of
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER
 from lib.evaluation.results import CASE_METRICS, Evaluation
 
 MOVES = ("worse", "unscored", "better", "same", "new")
-_STAGES = ("retrieval", "filter", "reader", None)  # None: the answer used its evidence
 # The first of these that differs says whether a case got better or worse; the stage is looked at before them.
 DECIDING = ("recall", "claim_recall", "precision", "faithfulness", "hallucination")
 _EQUAL = 1e-9
@@ -145,16 +144,11 @@ def count_moves(changes: Iterable[CaseChange]) -> dict[str, int]:
     return {move: counts[move] for move in MOVES}
 
 
-def lost_stage(row: Mapping[str, Any]) -> str | None:
-    """The first stage that lost the case's evidence; None where the answer used it."""
-    return lessons.lost_at(row)
-
-
 def _loss(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Any, ...]:
     """Sorts the greatest loss first, then by ``query_id``."""
     if before is None:
-        return (_STAGES.index(lost_stage(row)), 0.0, row["query_id"])
-    fallen = _STAGES.index(lost_stage(row)) - _STAGES.index(lost_stage(before))
+        return (STAGES.index(stage_of(row)), 0.0, row["query_id"])
+    fallen = STAGES.index(stage_of(row)) - STAGES.index(stage_of(before))
     recall = (row["metrics"]["recall"] or 0.0) - (before["metrics"]["recall"] or 0.0)
     return (fallen, recall, row["query_id"])
 
@@ -174,6 +168,7 @@ def _case(
     move, decided_by = _move(row, before, values)
     claims, notes = _claims(label, label_before if before else None)
     notes += [f"unscored: {row['unscored']}"] if row["unscored"] else []
+    notes += [f"lost at {label_of(row)}: {row['lost_detail']}"] if label_of(row) and row.get("lost_detail") else []
     notes += [f"unscored before: {before['unscored']}"] if before and before["unscored"] else []
     quotes = [quote for _, quote in gold]
     return CaseChange(
@@ -182,8 +177,8 @@ def _case(
         tags=tuple(row.get("tags", ())),
         move=move,
         decided_by=decided_by,
-        lost_at=lost_stage(row),
-        lost_before=lost_stage(before) if before else None,
+        lost_at=label_of(row),
+        lost_before=label_of(before) if before else None,
         values=values,
         answer=cut.text(row.get("response", "")),
         answer_before=cut.text(before.get("response", "")) if before else (),
@@ -212,7 +207,7 @@ def _move(row: Mapping[str, Any], before: Mapping[str, Any] | None, values: Sequ
         return "new", ""
     if row["unscored"] or before["unscored"]:  # a stand-in value shows nothing, in either direction
         return "unscored", "no score on one side"
-    now, was = _STAGES.index(lost_stage(row)), _STAGES.index(lost_stage(before))
+    now, was = STAGES.index(stage_of(row)), STAGES.index(stage_of(before))
     if now != was:
         return ("better" if now > was else "worse"), "where evidence is lost"
     by_name = {value.metric: value for value in values}

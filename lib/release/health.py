@@ -22,7 +22,7 @@ from lib.index import changes
 from lib.index.embedder import load_embedder, sentence_transformer
 from lib.index.fusion import Candidate
 from lib.index.releases import Release
-from lib.index.rerank import load_reranker
+from lib.index.rerank import reranker_of
 from lib.index.seal import content_of
 from lib.platform import postgres
 from lib.platform.cli import translate
@@ -66,9 +66,16 @@ def check_all(workspace: Workspace, connection: Connection, release: Release, se
         check_environment(workspace, settings),
         _timed("database_connectivity", lambda: _database(connection)),
         _timed("index_presence", lambda: _index(workspace, connection, release)),
+        *check_rows(connection, release),
+        _timed("model_availability", lambda: _models(workspace, release.locked_config, settings)),
+    ]
+
+
+def check_rows(connection: Connection, release: Release) -> list[Check]:
+    """The two gates that look at every row that answers."""
+    return [
         _timed("token_budget", lambda: _token_budget(connection, release)),
         _timed("prefix_leakage", lambda: _prefix_leakage(connection, release)),
-        _timed("model_availability", lambda: _models(workspace, release.locked_config, settings)),
     ]
 
 
@@ -222,11 +229,12 @@ def _models(workspace: Workspace, config: LockedConfig, settings: EvaluationSett
     import numpy as np
 
     question = "Does the model answer?"
-    vector = load_embedder(workspace, config).embed_query(question)
+    embedder = load_embedder(workspace, config)
+    vector = embedder.embed_query(question)
     length = float(np.linalg.norm(vector))
     if abs(length - 1) > _UNIT_LENGTH_TOLERANCE:
         return False, f"the embedder {config.embedder_name} gave a vector of length {length:.3f}, not 1"
-    reranker = load_reranker(config.rerank.model)
+    reranker = reranker_of(config, embedder)
     (score,) = reranker.score(question, [_PROBE])
     called = [
         f"{config.embedder_name} gave {len(vector)} dimensions",

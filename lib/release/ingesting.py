@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
+from lib.config.locked_config import LockedConfig
 from lib.evaluation import cases as case_files
 from lib.index import settings as index_settings
 from lib.index import shadow
@@ -71,8 +74,29 @@ def ingest(workspace: Workspace, connection: Connection, cases_path: Path | None
 def _build(
     workspace: Workspace, connection: Connection, release: Release, characters: int, queries: list[tuple[str, str]]
 ) -> Release:
-    """Builds with the executor, the cache and the model that the settings and the config name."""
-    config, settings = release.locked_config, index_settings.load(workspace)
+    with builder(workspace, release.locked_config, characters) as tools:
+        facts = {"load_model_s": tools.load_model_s}
+        return shadow.build(connection, release, tools.embedder, tools.chunker, tools.settings, queries, facts)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What a table is built with: the embedder over its cache, the chunker with its workers, and the settings."""
+
+    embedder: Embedder
+    chunker: Chunker
+    settings: index_settings.IndexSettings
+    load_model_s: float
+
+
+@contextmanager
+def builder(workspace: Workspace, config: LockedConfig, characters: int) -> Iterator[Builder]:
+    """The executor, the cache and the model that the settings and the config name.
+
+    Args:
+        characters: of the documents, by which the number of workers is chosen.
+    """
+    settings = index_settings.load(workspace)
     tokenizer = locked_files(workspace, config).folder
     with ExitStack() as stack:
         workers = stack.enter_context(open_workers(settings.build, characters=characters))
@@ -87,9 +111,7 @@ def _build(
             beside = postgres.connect(postgres.address(workspace), "embedding cache")
             stack.callback(beside.close)
             embedder = cached(embedder, beside, enabled=True)
-        chunker = Chunker(tokenizer, workers, settings.build.documents_per_unit)
-        facts = {"load_model_s": load_model_s}
-        return shadow.build(connection, release, embedder, chunker, settings, queries, facts)
+        yield Builder(embedder, Chunker(tokenizer, workers, settings.build.documents_per_unit), settings, load_model_s)
 
 
 def _queries(workspace: Workspace, cases_path: Path | None) -> list[tuple[str, str]]:

@@ -80,8 +80,8 @@ def to_text(found: dict[str, Any]) -> str:
     lines = [f"{name:<32} {number(value)}" for name, value in found["metrics"].items()]
     lines.append("produced by: " + ", ".join(f"{role} {name}" for role, name in found["produced_by"].items()))
     if "lessons" in found:
-        lost = ", ".join(f"{count} at the {stage}" for stage, count in found["lessons"]["lost"].items())
-        lines.append(f"lost over the last {found['lessons']['evaluations']} evaluations: {lost}")
+        lost = ", ".join(f"{count} at {label}" for label, count in found["lessons"]["lost"].items() if count)
+        lines.append(f"lost over the last {found['lessons']['evaluations']} evaluations: {lost or 'nothing'}")
         lines += [f"lesson: {line}" for line in found["lessons"]["advice"]]
     lines.append(f"written: {found['folder']}")
     return "\n".join(lines)

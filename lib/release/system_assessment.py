@@ -12,8 +12,8 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
+from lib.evaluation import calibration, gate, results, run
 from lib.evaluation import cases as case_files
-from lib.evaluation import gate, results, run
 from lib.evaluation.cases import Case
 from lib.evaluation.settings import EvaluationSettings
 from lib.evaluation.systems import System
@@ -110,7 +110,11 @@ def assess(workspace: Workspace, system: System, planned: Plan) -> Assessment:
     if decided.verdict == "PASS" and planned.baseline is None:
         decided = replace(decided, reasons=["no baseline was given to compare with; every absolute limit is met"])
     decided = replace(decided, warnings=[*_remarks(planned, evaluation), *decided.warnings])
-    content = assessment.content_of(workspace, evaluation, planned.request.cases.path, planned.gates, decided)
+    seed = planned.request.settings.determinism.seed
+    content = {
+        **assessment.content_of(workspace, evaluation, planned.request.cases.path, planned.gates, decided),
+        "calibration": calibration.estimate(evaluation, planned.baseline, planned.gates, seed),
+    }
     assessment.write(planned.folder, content)
     return Assessment(system.name, decided.verdict, content, planned.folder)
 

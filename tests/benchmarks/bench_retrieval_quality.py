@@ -25,7 +25,6 @@ from lib.index.chunk_table import build_index, create_chunk_table
 from lib.index.embedder import Embedder, load_embedder, sentence_transformer
 from lib.index.fusion import Candidate
 from lib.index.loading import COLUMNS
-from lib.index.rerank import load_reranker
 from lib.index.retrieval import Retriever
 from lib.platform import binary_copy, embedded, postgres
 from lib.platform.workspace import Workspace
@@ -81,10 +80,9 @@ def compare(
     """Loads a collection, ranks its queries. ``vectors`` and ``exact``: text -> unit vector, ours and the reference's."""
     _load(connection, collection, config, vectors)
     given = Given(dict(vectors))
-    reranker = load_reranker(config.rerank.model, given, config.retrieval.vector_weight)
-    hybrid = Retriever(connection, "benchmark", _TABLE, config, given, reranker)
+    hybrid = Retriever.of(connection, "benchmark", _TABLE, config, given)
     deep = any_config(vector_top_k=_DEPTH, bm25_top_k=_DEPTH, hnsw_ef_search=_DEPTH)
-    lists = {query: Retriever(connection, "benchmark", _TABLE, deep, given, reranker).candidates(text)
+    lists = {query: Retriever.of(connection, "benchmark", _TABLE, deep, given).candidates(text)
              for query, text in collection.queries.items()}  # fmt: skip
     found = {
         WORDS: {query: _by_rank(candidates, "bm25_rank") for query, candidates in lists.items()},

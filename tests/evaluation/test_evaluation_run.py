@@ -65,6 +65,7 @@ def test_an_evaluation_by_hand(workspace, connection, release, tmp_path):
         "reader_gold_usage": 1.0,
     }
     assert (proof["metrics"]["recall"], proof["metrics"]["claim_recall"], proof["unscored"]) == (1.0, 1.0, "")
+    assert (proof["lost_at"], proof["lost_detail"]) == (None, "")
     assert rows["rollback-speed"]["tags"] == ["single"]
     assert rows["bread"]["abstained"] and rows["bread"]["metrics"] is None
     assert found.summary["counts"] == {
@@ -77,6 +78,17 @@ def test_an_evaluation_by_hand(workspace, connection, release, tmp_path):
     }
     assert found.summary["metrics"]["abstention_accuracy"] == 1.0
     assert found.summary["metrics"]["deduplication_rate"] == release.ingest_stats["deduplication_rate"]
+
+
+def test_every_row_says_where_its_case_was_lost(workspace, connection, release, tmp_path):
+    """A reader that finds no sentence good enough loses what it was shown."""
+    loaded = evaluation_settings.load(workspace)
+    values = {**loaded.values, "reader": {**loaded.values["reader"], "least_score": 99.0}}
+    asked = request(workspace, release, dataclasses.replace(loaded, values=values))
+    rows = {row["query_id"]: row for row in run.evaluate(workspace, connection, asked, tmp_path / "out").rows}
+    assert (rows["bread"]["lost_at"], rows["bread"]["lost_detail"]) == (None, "")
+    assert rows["backup-proof"]["lost_at"] == rows["rollback-speed"]["lost_at"] == "reader"
+    assert "does not use it" in rows["backup-proof"]["lost_detail"]
 
 
 def test_what_produced_the_numbers_is_named_beside_them(workspace, connection, release, tmp_path):

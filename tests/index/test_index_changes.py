@@ -25,7 +25,6 @@ from lib.index.embedder import Embedder
 from lib.index.executors import open_workers
 from lib.index.pipeline import Chunker
 from lib.index.releases import Release
-from lib.index.rerank import load_reranker
 from lib.index.retrieval import Retriever
 from lib.index.seal import Content, content_of
 from lib.index.tokens import TokenCounter
@@ -71,15 +70,8 @@ class Index:
 
     def answers(self) -> dict[str, set[str]]:
         """Every text that a search finds, by document; the corpora are so small that a search finds everything."""
-        config = self.release.locked_config
-        retriever = Retriever(
-            self.connection,
-            self.release.release_id,
-            self.release.table,
-            config,
-            self.embedder,
-            load_reranker(config.rerank.model),
-        )
+        release = self.release
+        retriever = Retriever.of(self.connection, release.release_id, release.table, release.locked_config, self.embedder)
         found: dict[str, set[str]] = {}
         for chunk in retriever.retrieve("anything at all").snapshot:
             found.setdefault(chunk.doc_id, set()).add(chunk.bm25_text)
