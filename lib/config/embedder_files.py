@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -215,9 +216,20 @@ def _inspect(name: str, folder: Path, entry: dict[str, Any]) -> EmbedderFiles:
         query_prompt=entry.get("query_prompt", ""),
         document_prompt=entry.get("document_prompt", ""),
         tokenizer_name=str(_read(folder / "tokenizer_config.json").get("name_or_path") or name),
-        tokenizer_hash=sha256_file(tokenizers[0]),
-        weights_hash=digest_of({str(path.relative_to(folder)): sha256_file(path) for path in deciding}),
+        tokenizer_hash=_sha256(tokenizers[0]),
+        weights_hash=digest_of({str(path.relative_to(folder)): _sha256(path) for path in deciding}),
     )
+
+
+def _sha256(path: Path) -> str:
+    """Of a file that was not touched since the last call the digest of that call: weights are read once a process."""
+    found = path.stat()
+    return _digest(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, *state: int) -> str:
+    return sha256_file(path)
 
 
 def _dimension(folder: Path, config: dict[str, Any]) -> int:
