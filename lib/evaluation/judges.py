@@ -34,20 +34,31 @@ class Judges:
     stored: Judgements | None
     judgings: list[dict[str, Mapping[str, float | None]]] = field(default_factory=list)
 
-    def judge_again(self, labelled: Sequence[Any], metrics: Mapping[str, Mapping[str, float]]) -> None:
+    @property
+    def per_answer(self) -> int:
+        """How often an answer is judged."""
+        return 1 + len(self.repeated)
+
+    def judge_again(
+        self,
+        labelled: Sequence[Any],
+        metrics: Mapping[str, Mapping[str, float]],
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
         """Judges the answers of some cases again, by every judge that repeats, for the ``noise``.
 
         An answer that cannot be judged again has the worst values in that judging, as an unscored case has.
 
         Args:
             labelled: the results as the first judge left them. metrics: theirs, by ``query_id``.
+            advance: called after each judging.
         """
         if not self.repeated or not labelled:
             return
         first: dict[str, Mapping[str, float | None]] = {
             result.query_id: defined_metrics(result, metrics[result.query_id]) for result in labelled
         }
-        made = [first, *(_judge_again(judge, labelled) for judge in self.repeated)]
+        made = [first, *(_judge_again(judge, labelled, advance) for judge in self.repeated)]
         self.judgings.extend({} for _ in range(len(made) - len(self.judgings)))
         for kept, judging in zip(self.judgings, made, strict=True):
             kept.update(judging)
@@ -179,8 +190,10 @@ def label_again(
     return again, lost
 
 
-def _judge_again(judge: Judge, labelled: Sequence[Any]) -> dict[str, Mapping[str, float | None]]:
-    again, _ = label_again(judge, labelled)
+def _judge_again(
+    judge: Judge, labelled: Sequence[Any], advance: Callable[[], None]
+) -> dict[str, Mapping[str, float | None]]:
+    again, _ = label_again(judge, labelled, advance)
     metrics = ragchecker_metrics.compute(again)
     worst_values = {name: worst(name) for name in ragchecker_metrics.METRICS}
     by_id = {result.query_id: result for result in again}

@@ -16,6 +16,7 @@ from lib.evaluation.judges import Judges
 from lib.evaluation.offline_judge import LexicalJudge
 from lib.evaluation.systems import Answered, parse_reply
 from lib.platform.errors import Unavailable
+from lib.platform.files import canonical_json, pretty_json
 
 FILES = ("metrics.json", "case_results.jsonl", "ragchecker.json")
 FACT = "The pump number {} was built in the year {}."
@@ -63,9 +64,10 @@ def test_the_files_are_those_of_an_evaluation_at_once(tmp_path: Path) -> None:
     cases = _cases(tmp_path, 12)
     found = measure(Stub(failing=frozenset({"q0003"})), cases, tmp_path / "out")
     assert results.read(tmp_path / "out") == found
-    results.write(tmp_path / "again", found, "", {})
-    for name in ("metrics.json", "case_results.jsonl"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    lines = b"".join(canonical_json(row) + b"\n" for row in found.rows)
+    assert (tmp_path / "out" / "case_results.jsonl").read_bytes() == lines
+    summary = pretty_json({**found.summary, "evaluation_digest": found.digest})
+    assert (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8") == summary
     labelled = []
     for case in cases:
         answer = Stub().answer(case.query_id, case.query)
