@@ -409,13 +409,13 @@ def _evaluation(project: Project, release: Release) -> results.Evaluation:
     }
     rows = [
         case_row(
-            case["query_id"],
-            values if case["answerable"] else None,
-            query=case["query"],
-            abstained=not case["answerable"],
+            case.query_id,
+            values if case.answerable else None,
+            query=case.query,
+            abstained=not case.answerable,
             snapshot_size=45,
         )
-        for case in cases.values["cases"]
+        for case in cases.cases
     ]
     inputs = {
         "release_id": release.release_id,
