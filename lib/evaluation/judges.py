@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ from lib.platform.workspace import Workspace
 
 @dataclass(frozen=True)
 class Judges:
-    """``first`` judges what counts; ``repeated`` judge the same answers again, so that the noise can be told."""
+    """``first`` judges what counts; ``repeated`` judge the same answers again, so that the noise can be told.
+
+    ``stored``: the replies of models by content, a reader's among them; None where no model is asked.
+    """
 
     first: Judge
     repeated: tuple[Judge, ...]
@@ -68,7 +71,7 @@ class Judges:
         return measure_noise(self.judgings) if self.judgings else None
 
     def write(self, folder: Path) -> None:
-        """Leaves the judgements that were used beside an evaluation's results."""
+        """Leaves the replies that were used beside an evaluation's results."""
         if self.stored:
             self.stored.write(folder)
         else:
@@ -79,25 +82,29 @@ class Judges:
 def opened(
     workspace: Workspace,
     settings: EvaluationSettings,
-    client: ModelClient | None,
+    clients: Mapping[Role, ModelClient],
     *,
     folder: Path,
     fresh: bool = False,
 ) -> Iterator[Judges]:
-    """The judges that the settings name; ``client`` is the judge's of ``model_clients``, None offline.
+    """The judges that the settings name, with the stored replies where a model judges or reads.
 
     Args:
-        folder: where the evaluation's results will stand; what an earlier one judged there is used again.
-        fresh: judge anew whatever is stored.
+        clients: of ``model_clients``, those that the evaluation asks.
+        folder: where the evaluation's results will stand; what an earlier one was told there is used again.
+        fresh: ask anew whatever is stored.
     """
-    repeats = settings.values["judge"]["repeats"]
-    if client is None:
-        first, *repeated = local_judges(workspace, settings, repeats)
-        yield Judges(first, tuple(repeated), None)
-        return
-    with judgements.opened(workspace, folder, fresh=fresh) as stored:
-        models = [ModelJudge(client, stored, repeat) for repeat in range(repeats)]
-        yield Judges(models[0], tuple(models[1:]), stored)
+    with ExitStack() as stack:
+        stored = None
+        if clients:
+            days = settings.values["stored_replies"]["unused_days"]
+            stored = stack.enter_context(judgements.opened(workspace, folder, fresh=fresh, unused_days=days))
+        repeats = settings.values["judge"]["repeats"]
+        if client := clients.get("judge"):
+            made: list[Judge] = [ModelJudge(client, stored, repeat) for repeat in range(repeats)]
+        else:
+            made = list(local_judges(workspace, settings, repeats))
+        yield Judges(made[0], tuple(made[1:]), stored)
 
 
 def local_judges(workspace: Workspace, settings: EvaluationSettings, count: int = 1) -> list[SupportJudge]:
@@ -112,12 +119,14 @@ def local_judges(workspace: Workspace, settings: EvaluationSettings, count: int 
     return [offline_judge(words, limits) for _ in range(count)]
 
 
-def model_clients(settings: EvaluationSettings, audit_file: Path | None) -> dict[Role, ModelClient]:
-    """The clients of the roles that a model serves. Those of one service share its rate and its requests in flight."""
+def model_clients(
+    settings: EvaluationSettings, audit_file: Path | None, roles: Sequence[Role] = ROLES
+) -> dict[Role, ModelClient]:
+    """The clients of the ``roles`` that a model serves. Those of one service share its rate and its requests in flight."""
     limits = settings.determinism
     shared: dict[str, tuple[RateLimiter, threading.Semaphore]] = {}
     found: dict[Role, ModelClient] = {}
-    for role in ROLES:
+    for role in roles:
         service = settings.service(role)
         if service != "offline":
             throttle = shared.setdefault(
@@ -145,7 +154,7 @@ def _client(
         text_timeout_s=environment.bedrock_text_timeout_s,
         attempts=values["attempts"],
         max_tokens=values["max_tokens"],
-        temperature=environment.temperature,
+        temperature=settings.temperature(role),
         deadline_s=values["deadline_s"],
     )
     if service == "openai":

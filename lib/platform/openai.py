@@ -63,11 +63,12 @@ class ChatClient:
         body = {
             "model": self.model_id,
             "messages": [{"role": "user", "content": prompt}],
-            "temperature": self._limits.temperature,
             "max_tokens": self._limits.max_tokens,
             "seed": self._seed,
             "stream": False,
         }
+        if self._limits.temperature is not None:
+            body["temperature"] = self._limits.temperature
         try:
             answer = self._endpoint.post(json.dumps(body, ensure_ascii=False, allow_nan=False).encode())
         except RequestRefused as error:
