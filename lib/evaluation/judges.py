@@ -163,6 +163,7 @@ def _client(
             values["base_url"],
             limits,
             seed=environment.seed,
+            max_tokens_name=values["max_tokens_name"],
             api_key_variable=values["api_key_variable"],
             audit_file=audit_file,
             limiter=limiter,

@@ -327,7 +327,7 @@ def exported(path: Path) -> dict[str, str]:
 
 def other(value: Any) -> Any:
     if isinstance(value, str):
-        return {"offline": "openai", "torch": "openvino"}.get(value, f"{value}x")
+        return {"offline": "openai", "torch": "openvino", "max_tokens": "max_completion_tokens"}.get(value, f"{value}x")
     if isinstance(value, bool):
         return not value
     return value + 1 if isinstance(value, int) else value / 2
