@@ -8,7 +8,7 @@ next evaluation, and beside the results of the one that used them (docs/adr/0011
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -174,15 +174,16 @@ class Judgements:
 
 
 @contextmanager
-def opened(workspace: Workspace, folder: Path, *, fresh: bool, unused_days: int) -> Iterator[Judgements]:
-    """The stored judgements over a connection of their own, with those that stand in ``folder``.
+def opened(workspace: Workspace, folders: Sequence[Path], *, fresh: bool, unused_days: int) -> Iterator[Judgements]:
+    """The stored judgements over a connection of their own, with those that stand in ``folders``; the last one's win.
 
     Once they were used without an error, those of the database that nobody used for ``unused_days`` are pruned.
     """
     connection = postgres.connect(postgres.address(workspace), "judgements")
     try:
         store = Judgements(connection, fresh=fresh)
-        store.load(folder)
+        for folder in folders:
+            store.load(folder)
         yield store
         prune(connection, unused_days)
     finally:

@@ -85,6 +85,7 @@ def opened(
     clients: Mapping[Role, ModelClient],
     *,
     folder: Path,
+    recorded: Path | None = None,
     fresh: bool = False,
 ) -> Iterator[Judges]:
     """The judges that the settings name, with the stored replies where a model judges or reads.
@@ -92,13 +93,15 @@ def opened(
     Args:
         clients: of ``model_clients``, those that the evaluation asks.
         folder: where the evaluation's results will stand; what an earlier one was told there is used again.
+        recorded: another evaluation's, which is to be recomputed; what it was told comes first.
         fresh: ask anew whatever is stored.
     """
     with ExitStack() as stack:
         stored = None
         if clients:
             days = settings.values["stored_replies"]["unused_days"]
-            stored = stack.enter_context(judgements.opened(workspace, folder, fresh=fresh, unused_days=days))
+            folders = [place for place in (folder, recorded) if place]
+            stored = stack.enter_context(judgements.opened(workspace, folders, fresh=fresh, unused_days=days))
         repeats = settings.values["judge"]["repeats"]
         if client := clients.get("judge"):
             made: list[Judge] = [ModelJudge(client, stored, repeat) for repeat in range(repeats)]

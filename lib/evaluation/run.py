@@ -34,7 +34,10 @@ _PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "open
 
 @dataclass(frozen=True)
 class Request:
-    """What is evaluated and how. ``sources`` hold the gold documents: the candidate's, for its baseline too."""
+    """What is evaluated and how. ``sources`` hold the gold documents: the candidate's, for its baseline too.
+
+    ``recorded``: the folder of an evaluation that is to be recomputed out of the replies that it stored.
+    """
 
     release: Release
     cases: case_files.CaseFile
@@ -43,6 +46,7 @@ class Request:
     bypass_cli: bool = True
     audit_file: Path | None = None
     fresh_judging: bool = False
+    recorded: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,10 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
                     f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
                 )
 
-    with judges.opened(workspace, request.settings, clients, folder=folder, fresh=request.fresh_judging) as panel:
+    opened = judges.opened(
+        workspace, request.settings, clients, folder=folder, recorded=request.recorded, fresh=request.fresh_judging
+    )
+    with opened as panel:
         reader = _reader(workspace, request.settings, clients.get("reader"), panel.stored)
         workers = request.settings.determinism.max_workers if "reader" in clients else 1
         system = BuiltInSystem(retriever, reader, decoding_of(request.settings), workers)

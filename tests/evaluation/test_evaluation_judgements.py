@@ -132,10 +132,10 @@ def test_what_the_live_release_or_the_one_before_it_may_rest_on_is_never_pruned(
 def test_an_evaluation_prunes_when_it_is_done_and_not_when_it_failed(stored, connection, workspace, tmp_path):
     stored().keep(made("Neutral"))
     unused_since(connection, 200)
-    with pytest.raises(KeyboardInterrupt), judgements.opened(workspace, tmp_path, fresh=False, unused_days=180):
+    with pytest.raises(KeyboardInterrupt), judgements.opened(workspace, [tmp_path], fresh=False, unused_days=180):
         raise KeyboardInterrupt
     assert used_days_ago(connection) == [200]
-    with judgements.opened(workspace, tmp_path, fresh=False, unused_days=180):
+    with judgements.opened(workspace, [tmp_path], fresh=False, unused_days=180):
         pass
     assert used_days_ago(connection) == []
 

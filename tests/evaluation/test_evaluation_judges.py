@@ -182,6 +182,10 @@ def test_what_a_model_read_is_recomputed_from_what_is_stored_to_the_byte(
     assert sum(prompt.startswith(prompt_text("reader.v1")[:40]) for prompt in chat.prompts[count:]) == 3
     assert [row["response"] for row in fresh.rows] != [row["response"] for row in found.rows]
 
+    count = len(chat.prompts)  # the database holds the fresh replies; those beside a recorded evaluation are its own
+    run.evaluate(workspace, connection, dataclasses.replace(asked, recorded=tmp_path / "again"), tmp_path / "third")
+    assert (len(chat.prompts), contents(tmp_path / "third")) == (count, first)
+
 
 def test_an_offline_judge_keeps_what_a_model_read(workspace, connection, make_config, tmp_path, chat):
     chat.reply = lambda model_id, prompt: f"It is number {len(chat.prompts)}."
