@@ -1,9 +1,13 @@
-"""Rows of an evaluation, as ``lib.evaluation.case_rows`` makes them, for tests of what reads them."""
+"""Rows of an evaluation and its files, as an evaluation leaves them, for tests of what reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from lib.evaluation.results import Evaluation
+from lib.platform.files import write_json, write_json_lines, write_text
 
 
 def case_row(query_id: str, metrics: Mapping[str, float | None] | None, **changes: Any) -> dict[str, Any]:
@@ -24,3 +28,10 @@ def case_row(query_id: str, metrics: Mapping[str, float | None] | None, **change
         "metrics": None if metrics is None else dict(metrics),
         **changes,
     }
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, ragchecker_json: str = "[]\n") -> None:
+    """The files of an evaluation that others read, without its times; ragchecker is not imported for them."""
+    write_text(folder / "ragchecker.json", ragchecker_json)
+    write_json_lines(folder / "case_results.jsonl", [dict(row) for row in evaluation.rows])
+    write_json(folder / "metrics.json", {**evaluation.summary, "evaluation_digest": evaluation.digest})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _CONFIDENCE = 0.95
 _LEAST_TRIALS = 20
+_MOST_CASES = 10_000  # that are simulated; of a larger evaluation, documents with so many
 # What is lost with the document that holds the evidence; an answer without it may still be faithful to what it was shown.
 _OF_EVIDENCE = ("oracle_hit", "filter_hit", "reader_gold_usage", "precision", "recall", "f1", "claim_recall")
 _READ_BY_THE_GATE = (
@@ -70,7 +71,8 @@ def estimate(
 
     ``false_block``: verdicts other than PASS of a release that differs by chance alone; ``false_fail``: FAIL among them.
     ``power``: verdicts other than PASS where ``lost`` of the documents are. Without a baseline the release is compared
-    with itself, as if it came again.
+    with itself, as if it came again. ``documents`` of ``of_documents`` were simulated: all, but in a very large evaluation,
+    whose own rates are better than these.
     """
     import numpy as np
 
@@ -78,10 +80,10 @@ def estimate(
     other = baseline or candidate
     if candidate.query_ids != other.query_ids:
         return None
-    documents = _documents(candidate, other)
+    documents, all_documents = _documents(candidate, other, np.random.default_rng(seed))
     if len(documents) < 2:
         return None
-    trials = max(_LEAST_TRIALS, min(effort.trials, effort.cases // len(candidate.rows)))
+    trials = max(_LEAST_TRIALS, min(effort.trials, effort.cases // sum(map(len, documents))))
     comparing = _comparing(gates, effort.resamples)
     summaries = candidate.summary, other.summary
 
@@ -93,6 +95,7 @@ def estimate(
     return {
         "compared_with": baseline.summary["inputs"]["release_id"] if baseline else "itself",
         "documents": sum(cases[0][0]["answerable"] for cases in documents),
+        "of_documents": all_documents,
         "resamples": effort.resamples,
         "false_block": asdict(false_block),
         "false_fail": asdict(false_fail),
@@ -123,7 +126,10 @@ def to_text(found: Mapping[str, Any] | None) -> str:
     else:
         whose = f"a release that differs from {found['compared_with']} as much as this one, but by chance alone,"
     noticed = ", ".join(f"of {item['lost']:.0%} of the documents in {_share(item)}" for item in found["power"])
-    return f"error rates of the gate: it would block {whose} in {_share(found['false_block'])}, and notice a loss {noticed}"
+    some, every = found["documents"], found.get("of_documents", found["documents"])
+    part = f" (simulated on {some} of its {every} documents)" if some < every else ""
+    block = _share(found["false_block"])
+    return f"error rates of the gate{part}: it would block {whose} in {block}, and notice a loss {noticed}"
 
 
 def _share(rate: Mapping[str, Any]) -> str:
@@ -140,17 +146,34 @@ def _comparing(gates: Mapping[str, Any], resamples: int) -> dict[str, Any]:
     return {**gates, "metrics": metrics, "resamples": min(resamples, gates["resamples"])}
 
 
-def _documents(candidate: Evaluation, baseline: Evaluation) -> list[_Cases]:
-    """The cases of each document, with their rows on both sides, in the order of the documents' names.
+def _documents(candidate: Evaluation, baseline: Evaluation, generator: np.random.Generator) -> tuple[list[_Cases], int]:
+    """The cases of each document, with their rows on both sides, in the order of the documents' names; of many documents
+    some that the generator draws, and how many there are with evidence.
 
     A case without gold stands for itself; there is no document to lose.
     """
-    theirs = {row["query_id"]: _light(row) for row in baseline.rows}
     documents = candidate.documents
+    answerable = {documents[row["query_id"]] for row in candidate.rows if row["answerable"]}
+    chosen = _drawn(Counter(documents.values()), generator)
+    theirs = {row["query_id"]: _light(row) for row in baseline.rows if documents[row["query_id"]] in chosen}
     found: defaultdict[str, _Cases] = defaultdict(list)
     for row in candidate.rows:
-        found[documents[row["query_id"]]].append((_light(row), theirs[row["query_id"]]))
-    return [found[name] for name in sorted(found)]
+        if (name := documents[row["query_id"]]) in chosen:
+            found[name].append((_light(row), theirs[row["query_id"]]))
+    return [found[name] for name in sorted(found)], len(answerable)
+
+
+def _drawn(cases: Mapping[str, int], generator: np.random.Generator) -> set[str]:
+    """All documents, or at least two of them that have about ``_MOST_CASES`` cases together."""
+    names, drawn, held = sorted(cases), set[str](), 0
+    if sum(cases.values()) <= _MOST_CASES:
+        return set(names)
+    for place in generator.permutation(len(names)):
+        if len(drawn) >= 2 and held >= _MOST_CASES:
+            break
+        drawn.add(names[place])
+        held += cases[names[place]]
+    return drawn
 
 
 def _light(row: Mapping[str, Any]) -> dict[str, Any]:

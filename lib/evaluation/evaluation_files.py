@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +25,8 @@ ROWS, LABELS, ANSWERS = "case_results.jsonl", "ragchecker.json", "answers.jsonl"
 class EvaluationFiles:
     """A context manager that collects an evaluation beside its folder. Without ``finish`` the folder stays as it was.
 
+    What an evaluation that was killed left beside the folder is removed; one that runs at the same time is left alone.
+
     ``case_results.jsonl`` and ``ragchecker.json`` are the same for equal evaluations; ``answers.jsonl`` holds what is not:
     how long each answer took.
     """
@@ -30,7 +35,7 @@ class EvaluationFiles:
         self._folder = folder
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            self._staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            self._staging, self._lock = _stage(folder)
             self.rows = StoredRows(self._staging / ROWS, create=True)
             self._answers: BufferedWriter = (self._staging / ANSWERS).open("wb")
             self._labels = _LabelsFile((self._staging / LABELS).open("wb"))
@@ -42,6 +47,7 @@ class EvaluationFiles:
         self._answers.close()
         self._labels.stream.close()
         shutil.rmtree(self._staging, ignore_errors=True)
+        os.close(self._lock)
 
     def add(self, row: Mapping[str, Any], labelled: Any, timings: Mapping[str, float]) -> None:
         """One case, in ``query_id`` order; ``labelled`` is its RAGChecker result, None where it was not judged."""
@@ -73,6 +79,34 @@ class EvaluationFiles:
         write_json(self._folder / "timings.json", dict(timings))
         write_json(self._folder / "metrics.json", {**summary, "evaluation_digest": digest})
         return evaluation
+
+
+def _stage(folder: Path) -> tuple[Path, int]:
+    """A new folder beside ``folder``, and the lock on it that this process holds while it lives; dead ones are removed."""
+    parent = os.open(folder.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(parent, fcntl.LOCK_EX)  # so that none is looked at between its making and its locking
+        for found in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+            _remove_dead(found)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        lock = os.open(staging, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return staging, lock
+    finally:
+        os.close(parent)
+
+
+def _remove_dead(staging: Path) -> None:
+    """Removes a folder of an evaluation that no process holds; whatever else has such a name stays."""
+    if not staging.is_dir() or staging.is_symlink() or {path.name for path in staging.iterdir()} - {ROWS, LABELS, ANSWERS}:
+        return
+    handle = os.open(staging, os.O_RDONLY)
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(staging)
+    finally:
+        os.close(handle)
 
 
 class _LabelsFile:

@@ -17,7 +17,6 @@ from lib.evaluation import attribution, ragchecker_metrics, results
 from lib.evaluation.case_rows import make_row
 from lib.evaluation.cases import Case, source_text
 from lib.evaluation.evaluation_files import EvaluationFiles
-from lib.evaluation.judge import Judge
 from lib.evaluation.judges import Judges
 from lib.evaluation.systems import Answered, System, placed
 from lib.platform.errors import Unavailable
@@ -47,6 +46,15 @@ class Subject:
 
 
 @dataclass
+class _Block:
+    """Some cases with their answers; ``labelled`` as the first judge left them, ``unscored``: why others are not."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    labelled: dict[str, Any] = field(default_factory=dict)
+    unscored: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class _Seconds:
     answer_s: float = 0.0
     judge_s: float = 0.0
@@ -67,16 +75,15 @@ def measure(subject: Subject, judges: Judges, folder: Path, check: Callable[[], 
     """
     seconds, snapshots_given = _Seconds(), 0
     size = _BLOCK if subject.bypass_cli else _BLOCK_BY_CLI
-    with EvaluationFiles(folder) as files, Progress("evaluating", len(subject.cases), "cases") as progress:
+    steps = Progress("evaluating", len(subject.cases), "cases", steps=judges.per_answer)
+    with EvaluationFiles(folder) as files, steps as progress:
         answers = ask_all(subject.system, subject.cases)
-        while True:
-            started = time.monotonic()
-            block = [(case, placed(answer, case)) for case, answer in islice(answers, size)]
-            seconds.answer_s += time.monotonic() - started
-            if not block:
-                break
-            for row, labelled, (case, answer) in _measure_block(block, judges, subject.bypass_cli, seconds, progress):
-                began = time.monotonic()
+        while (block := _judge_block(islice(answers, size), judges, seconds, progress)).pairs:
+            metrics = _measure_block(block, judges, subject.bypass_cli, seconds, progress)
+            for case, answer in block.pairs:
+                began, key = time.monotonic(), case.query_id
+                labelled = block.labelled.get(key)
+                row = make_row(case, answer, labelled, metrics.get(key), block.unscored.get(key, ""))
                 files.add({**row, **_loss(subject, case, answer, row)}, labelled, answer.timings)
                 seconds.attribute_s += time.monotonic() - began
                 snapshots_given += answer.snapshot_given and not answer.problem
@@ -131,22 +138,43 @@ def _ask_in_order(system: System, cases: Iterable[Case]) -> Iterator[Pair]:
                 future.cancel()
 
 
+def _judge_block(answers: Iterator[Pair], judges: Judges, seconds: _Seconds, progress: Progress) -> _Block:
+    """Judges each answerable case as its answer comes; a case that is not judged again is done with that."""
+    block = _Block()
+    waited = time.monotonic()
+    for case, given in answers:
+        began = time.monotonic()
+        seconds.answer_s += began - waited
+        answer, key = placed(given, case), case.query_id
+        block.pairs.append((case, answer))
+        if answer.problem:
+            block.unscored[key] = answer.problem
+        elif case.answerable:
+            passages = [(chunk.chunk_id, source_text(chunk)) for chunk in answer.context]
+            result = ragchecker_metrics.new_result(key, case.query, case.gt_answer, answer.text, passages)
+            try:
+                judges.first.label(result)
+                block.labelled[key] = result
+            except ModelFailed as error:
+                block.unscored[key] = f"judge: {error}"
+        progress.advance(1 if key in block.labelled else judges.per_answer)
+        waited = time.monotonic()
+        seconds.judge_s += waited - began
+    return block
+
+
 def _measure_block(
-    block: Sequence[Pair], judges: Judges, bypass_cli: bool, seconds: _Seconds, progress: Progress
-) -> Iterator[tuple[dict[str, Any], Any, Pair]]:
-    """``(row, RAGChecker result or None, (case, answer))`` of each case."""
-    started = time.monotonic()
-    labelled, unscored = _judge_all(judges.first, block, progress)
-    judged = time.monotonic()
-    metrics = _compute(list(labelled.values()), bypass_cli)
+    block: _Block, judges: Judges, bypass_cli: bool, seconds: _Seconds, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """RAGChecker's metrics by ``query_id``, after which the answers are judged again where the settings say so."""
+    labelled = list(block.labelled.values())
+    began = time.monotonic()
+    metrics = _compute(labelled, bypass_cli)
     measured = time.monotonic()
-    judges.judge_again(list(labelled.values()), metrics)
-    seconds.judge_s += judged - started + time.monotonic() - measured
-    seconds.metrics_s += measured - judged
-    for case, answer in block:
-        key = case.query_id
-        row = make_row(case, answer, labelled.get(key), metrics.get(key), unscored.get(key, ""))
-        yield row, labelled.get(key), (case, answer)
+    judges.judge_again(labelled, metrics, progress.advance)
+    seconds.metrics_s += measured - began
+    seconds.judge_s += time.monotonic() - measured
+    return metrics
 
 
 def _loss(subject: Subject, case: Case, answer: Answered, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,23 +184,6 @@ def _loss(subject: Subject, case: Case, answer: Answered, row: Mapping[str, Any]
     problem = answer.problem if "oracle_hit" in unmeasured else ""
     found = subject.attribute(case, attribution.Seen(answer.snapshot, answer.context, used, problem))
     return {"lost_at": found.label if found else None, "lost_detail": found.detail if found else ""}
-
-
-def _judge_all(judge: Judge, block: Sequence[Pair], progress: Progress) -> tuple[dict[str, Any], dict[str, str]]:
-    """Labels every answerable case; returns the labelled results and, for the rest, why a case is unscored."""
-    labelled: dict[str, Any] = {}
-    unscored = {case.query_id: answer.problem for case, answer in block if answer.problem}
-    for case, answer in block:
-        if case.answerable and not answer.problem:
-            passages = [(chunk.chunk_id, source_text(chunk)) for chunk in answer.context]
-            result = ragchecker_metrics.new_result(case.query_id, case.query, case.gt_answer, answer.text, passages)
-            try:
-                judge.label(result)
-                labelled[case.query_id] = result
-            except ModelFailed as error:
-                unscored[case.query_id] = f"judge: {error}"
-        progress.advance()
-    return labelled, unscored
 
 
 def _compute(labelled: list[Any], bypass_cli: bool) -> dict[str, dict[str, float]]:

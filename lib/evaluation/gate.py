@@ -116,6 +116,8 @@ def _whole_run(candidate: Evaluation, baseline: Evaluation | None, gates: Mappin
         for name in ("cases_digest", "settings_digest"):
             if baseline.summary["inputs"][name] != candidate.summary["inputs"][name]:
                 found.append(("ERROR", f"the baseline has another {name}: it is not comparable"))
+        if baseline.query_ids != candidate.query_ids:
+            found.append(("ERROR", "the baseline was measured on other cases"))
     return found
 
 

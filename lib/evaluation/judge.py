@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from lib.evaluation.judgements import Judgement, Judgements, key_of
+from lib.evaluation.judgements import Judgements, reply_to
 from lib.evaluation.ragchecker_metrics import checker, read_reply
-from lib.platform.errors import IntegrityMismatch, redact
-from lib.platform.model_client import ModelClient, ModelFailed, prompt_hash
+from lib.platform.model_client import ModelClient
 
 
 class Judge(Protocol):
@@ -45,28 +44,12 @@ class ModelJudge:
             self._checker.check_claims(RAGResults([result]), check_type=kind)
 
     def _ask(self, prompt: str) -> str:
-        key = key_of(self._client.identity, prompt_hash(prompt), self._repeat)
-        if self._stored and (found := self._stored.find(key)):
-            if read_reply(self._checker, prompt, found.reply) != found.read_as:
-                raise IntegrityMismatch(
-                    f"the stored judgement {key[:12]} is not read as it was",
-                    detail="another version of ragchecker, or a damaged row",
-                    hint="--fresh-judging judges anew",
-                )
-            return found.reply
-        reply = self._client.complete(prompt, purpose="ragchecker judge")
-        read_as = read_reply(self._checker, prompt, reply.text)
-        if read_as is None:
-            raise ModelFailed(f"{self._client.model_id} gave a reply that cannot be read: {redact(reply.text)[:80]!r}")
-        if self._stored is None:
-            return reply.text
-        made = Judgement(
-            judge=self._client.identity,
-            prompt_sha256=reply.prompt_sha256,
+        found = reply_to(
+            prompt,
+            self._client,
+            self._stored,
+            lambda text: read_reply(self._checker, prompt, text),
+            purpose="ragchecker judge",
             repeat=self._repeat,
-            reply=reply.text,
-            read_as=read_as,
-            input_tokens=reply.input_tokens,
-            output_tokens=reply.output_tokens,
         )
-        return self._stored.keep(made).reply
+        return found.reply

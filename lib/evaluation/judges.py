@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,41 @@ from lib.platform.workspace import Workspace
 
 @dataclass(frozen=True)
 class Judges:
-    """``first`` judges what counts; ``repeated`` judge the same answers again, so that the noise can be told."""
+    """``first`` judges what counts; ``repeated`` judge the same answers again, so that the noise can be told.
+
+    ``stored``: the replies of models by content, a reader's among them; None where no model is asked.
+    """
 
     first: Judge
     repeated: tuple[Judge, ...]
     stored: Judgements | None
     judgings: list[dict[str, Mapping[str, float | None]]] = field(default_factory=list)
 
-    def judge_again(self, labelled: Sequence[Any], metrics: Mapping[str, Mapping[str, float]]) -> None:
+    @property
+    def per_answer(self) -> int:
+        """How often an answer is judged."""
+        return 1 + len(self.repeated)
+
+    def judge_again(
+        self,
+        labelled: Sequence[Any],
+        metrics: Mapping[str, Mapping[str, float]],
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
         """Judges the answers of some cases again, by every judge that repeats, for the ``noise``.
 
         An answer that cannot be judged again has the worst values in that judging, as an unscored case has.
 
         Args:
             labelled: the results as the first judge left them. metrics: theirs, by ``query_id``.
+            advance: called after each judging.
         """
         if not self.repeated or not labelled:
             return
         first: dict[str, Mapping[str, float | None]] = {
             result.query_id: defined_metrics(result, metrics[result.query_id]) for result in labelled
         }
-        made = [first, *(_judge_again(judge, labelled) for judge in self.repeated)]
+        made = [first, *(_judge_again(judge, labelled, advance) for judge in self.repeated)]
         self.judgings.extend({} for _ in range(len(made) - len(self.judgings)))
         for kept, judging in zip(self.judgings, made, strict=True):
             kept.update(judging)
@@ -57,7 +71,7 @@ class Judges:
         return measure_noise(self.judgings) if self.judgings else None
 
     def write(self, folder: Path) -> None:
-        """Leaves the judgements that were used beside an evaluation's results."""
+        """Leaves the replies that were used beside an evaluation's results."""
         if self.stored:
             self.stored.write(folder)
         else:
@@ -68,25 +82,32 @@ class Judges:
 def opened(
     workspace: Workspace,
     settings: EvaluationSettings,
-    client: ModelClient | None,
+    clients: Mapping[Role, ModelClient],
     *,
     folder: Path,
+    recorded: Path | None = None,
     fresh: bool = False,
 ) -> Iterator[Judges]:
-    """The judges that the settings name; ``client`` is the judge's of ``model_clients``, None offline.
+    """The judges that the settings name, with the stored replies where a model judges or reads.
 
     Args:
-        folder: where the evaluation's results will stand; what an earlier one judged there is used again.
-        fresh: judge anew whatever is stored.
+        clients: of ``model_clients``, those that the evaluation asks.
+        folder: where the evaluation's results will stand; what an earlier one was told there is used again.
+        recorded: another evaluation's, which is to be recomputed; what it was told comes first.
+        fresh: ask anew whatever is stored.
     """
-    repeats = settings.values["judge"]["repeats"]
-    if client is None:
-        first, *repeated = local_judges(workspace, settings, repeats)
-        yield Judges(first, tuple(repeated), None)
-        return
-    with judgements.opened(workspace, folder, fresh=fresh) as stored:
-        models = [ModelJudge(client, stored, repeat) for repeat in range(repeats)]
-        yield Judges(models[0], tuple(models[1:]), stored)
+    with ExitStack() as stack:
+        stored = None
+        if clients:
+            days = settings.values["stored_replies"]["unused_days"]
+            folders = [place for place in (folder, recorded) if place]
+            stored = stack.enter_context(judgements.opened(workspace, folders, fresh=fresh, unused_days=days))
+        repeats = settings.values["judge"]["repeats"]
+        if client := clients.get("judge"):
+            made: list[Judge] = [ModelJudge(client, stored, repeat) for repeat in range(repeats)]
+        else:
+            made = list(local_judges(workspace, settings, repeats))
+        yield Judges(made[0], tuple(made[1:]), stored)
 
 
 def local_judges(workspace: Workspace, settings: EvaluationSettings, count: int = 1) -> list[SupportJudge]:
@@ -101,12 +122,14 @@ def local_judges(workspace: Workspace, settings: EvaluationSettings, count: int 
     return [offline_judge(words, limits) for _ in range(count)]
 
 
-def model_clients(settings: EvaluationSettings, audit_file: Path | None) -> dict[Role, ModelClient]:
-    """The clients of the roles that a model serves. Those of one service share its rate and its requests in flight."""
+def model_clients(
+    settings: EvaluationSettings, audit_file: Path | None, roles: Sequence[Role] = ROLES
+) -> dict[Role, ModelClient]:
+    """The clients of the ``roles`` that a model serves. Those of one service share its rate and its requests in flight."""
     limits = settings.determinism
     shared: dict[str, tuple[RateLimiter, threading.Semaphore]] = {}
     found: dict[Role, ModelClient] = {}
-    for role in ROLES:
+    for role in roles:
         service = settings.service(role)
         if service != "offline":
             throttle = shared.setdefault(
@@ -134,7 +157,7 @@ def _client(
         text_timeout_s=environment.bedrock_text_timeout_s,
         attempts=values["attempts"],
         max_tokens=values["max_tokens"],
-        temperature=environment.temperature,
+        temperature=settings.temperature(role),
         deadline_s=values["deadline_s"],
     )
     if service == "openai":
@@ -143,6 +166,7 @@ def _client(
             values["base_url"],
             limits,
             seed=environment.seed,
+            max_tokens_name=values["max_tokens_name"],
             api_key_variable=values["api_key_variable"],
             audit_file=audit_file,
             limiter=limiter,
@@ -179,8 +203,10 @@ def label_again(
     return again, lost
 
 
-def _judge_again(judge: Judge, labelled: Sequence[Any]) -> dict[str, Mapping[str, float | None]]:
-    again, _ = label_again(judge, labelled)
+def _judge_again(
+    judge: Judge, labelled: Sequence[Any], advance: Callable[[], None]
+) -> dict[str, Mapping[str, float | None]]:
+    again, _ = label_again(judge, labelled, advance)
     metrics = ragchecker_metrics.compute(again)
     worst_values = {name: worst(name) for name in ragchecker_metrics.METRICS}
     by_id = {result.query_id: result for result in again}

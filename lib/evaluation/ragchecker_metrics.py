@@ -141,6 +141,7 @@ def undefined_metrics(*, response_claims: int, passages: int) -> list[str]:
 
 def to_json(results: Sequence[Any]) -> str:
     """The results with claims and labels in RAGChecker's own file form; equal results give equal bytes."""
+    _prepare()
     from ragchecker import RAGResults
 
     return str(RAGResults(list(results)).to_json(indent=1)) + "\n"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lib.evaluation import settings
+from lib.evaluation.judgements import Judgements, reply_to
 from lib.evaluation.words import stems
 from lib.index.embedder import Embedder
 from lib.index.structure import sentences_of
@@ -22,10 +23,14 @@ _USUAL_WORDS = 25
 
 @dataclass(frozen=True)
 class Answer:
-    """``text`` is empty where the reader says that the context does not hold the answer; ``tokens`` as a model counted."""
+    """``text`` is empty where the reader says that the context does not hold the answer; ``tokens`` as a model counted.
+
+    ``latency_ms``: how long the model took when it was asked, which may be long ago; None where no model was.
+    """
 
     text: str
     tokens: Mapping[str, int] = field(default_factory=dict, compare=False)
+    latency_ms: float | None = field(default=None, compare=False)
 
     @property
     def abstained(self) -> bool:
@@ -92,11 +97,12 @@ class ExtractiveReader:
 
 
 class ModelReader:
-    """Answers with a language model and a prompt out of a file."""
+    """Answers with a language model and a prompt out of a file. A prompt whose reply is stored is not sent."""
 
-    def __init__(self, client: ModelClient, prompt_name: str) -> None:
+    def __init__(self, client: ModelClient, prompt_name: str, stored: Judgements | None = None) -> None:
         self.name = client.name
         self._client = client
+        self._stored = stored
         self._prompt_name = prompt_name
         self._template = settings.prompt_text(prompt_name)
         self.record: Mapping[str, Any] = {"model_id": client.model_id, "prompt_hash": settings.prompt_hash(prompt_name)}
@@ -105,15 +111,20 @@ class ModelReader:
         """Raises ModelFailed where the model gave no usable reply."""
         numbered = "\n\n".join(f"[{rank}] {passage}" for rank, passage in enumerate(passages, 1))
         prompt = self._template.format(passages=numbered, question=query)
-        reply = self._client.complete(prompt, purpose=self._prompt_name)
-        counted = {"input": reply.input_tokens, "output": reply.output_tokens}
+        found = reply_to(prompt, self._client, self._stored, _answer_in, purpose=self._prompt_name)
+        counted = {"input": found.input_tokens, "output": found.output_tokens}
         tokens = {name: count for name, count in counted.items() if count is not None}
-        return Answer("" if is_no_answer(reply.text) else reply.text.strip(), tokens)
+        (text,) = found.read_as
+        return Answer(text, tokens, found.latency_ms)
 
 
 def is_no_answer(text: str) -> bool:
     """Whether a text says that its writer does not know, in the words that the reader's prompt asks for."""
     return text.strip().rstrip(".").casefold() in ("", "i do not know")
+
+
+def _answer_in(reply: str) -> list[str]:
+    return ["" if is_no_answer(reply) else reply.strip()]
 
 
 def _sentences_of(passages: Sequence[str]) -> list[_Sentence]:

@@ -72,8 +72,8 @@ def rejudge(
     recorded = results.read(folder)
     text = read_text(folder / RESULTS, "ragchecker results")
     before = {result.query_id: result for result in ragchecker_metrics.from_json(text)}
-    client = judges.model_clients(settings, audit_file).get("judge")
-    with judges.opened(workspace, settings, client, folder=folder, fresh=fresh) as panel:
+    clients = judges.model_clients(settings, audit_file, ["judge"])
+    with judges.opened(workspace, settings, clients, folder=folder, fresh=fresh) as panel:
         _require_judge(panel.first.name, recorded.summary["produced_by"]["judge"])
         with Progress("judging again", len(before), "cases") as progress:
             again, lost = judges.label_again(panel.first, list(before.values()), progress.advance)

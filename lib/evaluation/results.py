@@ -11,7 +11,7 @@ from lib.evaluation.judge_noise import noise_sd
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER, METRICS
 from lib.evaluation.rows import digest_of_evaluation, read_rows
 from lib.platform.errors import ConfigInvalid, NotFound
-from lib.platform.files import read_json, write_json, write_json_lines, write_text, writing
+from lib.platform.files import read_json
 
 CASE_METRICS = ("oracle_hit", "filter_hit", "reader_gold_usage", "answered", *METRICS)
 _MEAN_NAMES = {"oracle_hit": "oracle_hit_rate", "filter_hit": "filter_hit_rate", "answered": "answer_rate"}
@@ -126,19 +126,6 @@ def summarise(
         },
         "metrics": metrics,
     }
-
-
-def write(folder: Path, evaluation: Evaluation, ragchecker_json: str, timings: Mapping[str, Any]) -> None:
-    """Writes the evaluation's files; ``metrics.json`` last, so that a folder that has one is whole.
-
-    Equal evaluations give equal bytes in all but ``timings.json``.
-    """
-    with writing(folder):
-        (folder / "metrics.json").unlink(missing_ok=True)
-    write_text(folder / "ragchecker.json", ragchecker_json)
-    write_json(folder / "timings.json", dict(timings))
-    write_json_lines(folder / "case_results.jsonl", [dict(row) for row in evaluation.rows])
-    write_json(folder / "metrics.json", {**evaluation.summary, "evaluation_digest": evaluation.digest})
 
 
 def read(folder: Path) -> Evaluation:

@@ -14,6 +14,7 @@ from lib.config import embedder_files
 from lib.evaluation import cases as case_files
 from lib.evaluation import flow, judges, results
 from lib.evaluation.cases import Case
+from lib.evaluation.judgements import Judgements
 from lib.evaluation.reader import ExtractiveReader, ModelReader, Reader
 from lib.evaluation.settings import EvaluationSettings
 from lib.evaluation.systems import BuiltInSystem, System
@@ -33,7 +34,10 @@ _PACKAGES = ("ragchecker", "refchecker", "sentence-transformers", "torch", "open
 
 @dataclass(frozen=True)
 class Request:
-    """What is evaluated and how. ``sources`` hold the gold documents: the candidate's, for its baseline too."""
+    """What is evaluated and how. ``sources`` hold the gold documents: the candidate's, for its baseline too.
+
+    ``recorded``: the folder of an evaluation that is to be recomputed out of the replies that it stored.
+    """
 
     release: Release
     cases: case_files.CaseFile
@@ -42,6 +46,7 @@ class Request:
     bypass_cli: bool = True
     audit_file: Path | None = None
     fresh_judging: bool = False
+    recorded: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,17 +104,6 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
     embedder = load_embedder(workspace, config)
     retriever = Retriever.of(connection, release.release_id, release.table, config, embedder)
     clients = judges.model_clients(request.settings, request.audit_file)
-    reader = _reader(workspace, request.settings, clients.get("reader"))
-    workers = request.settings.determinism.max_workers if "reader" in clients else 1
-    system = BuiltInSystem(retriever, reader, decoding_of(request.settings), workers)
-    subject = flow.Subject(
-        system=system,
-        cases=cases,
-        inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
-        deduplication_rate=release.ingest_stats.get("deduplication_rate"),
-        bypass_cli=request.bypass_cli,
-        attribute=system.attribute,
-    )
 
     def check() -> None:
         with connection:
@@ -118,9 +112,21 @@ def evaluate(workspace: Workspace, connection: Connection, request: Request, fol
                     f"{release.release_id} caught up with documents while it was evaluated", hint="try again"
                 )
 
-    with judges.opened(
-        workspace, request.settings, clients.get("judge"), folder=folder, fresh=request.fresh_judging
-    ) as panel:
+    opened = judges.opened(
+        workspace, request.settings, clients, folder=folder, recorded=request.recorded, fresh=request.fresh_judging
+    )
+    with opened as panel:
+        reader = _reader(workspace, request.settings, clients.get("reader"), panel.stored)
+        workers = request.settings.determinism.max_workers if "reader" in clients else 1
+        system = BuiltInSystem(retriever, reader, decoding_of(request.settings), workers)
+        subject = flow.Subject(
+            system=system,
+            cases=cases,
+            inputs=inputs_of(request, digest_of_documents(documents), covered.digest if covered else None),
+            deduplication_rate=release.ingest_stats.get("deduplication_rate"),
+            bypass_cli=request.bypass_cli,
+            attribute=system.attribute,
+        )
         return flow.measure(subject, panel, folder, check)
 
 
@@ -133,8 +139,8 @@ def evaluate_system(
         Unavailable: the system or the judge's model answers nobody. A single failed reply leaves its case unscored instead.
     """
     subject = flow.Subject(system, cases, system_inputs_of(system, request), bypass_cli=request.bypass_cli)
-    client = judges.model_clients(request.settings, request.audit_file).get("judge")
-    with judges.opened(workspace, request.settings, client, folder=folder, fresh=request.fresh_judging) as panel:
+    clients = judges.model_clients(request.settings, request.audit_file, ["judge"])
+    with judges.opened(workspace, request.settings, clients, folder=folder, fresh=request.fresh_judging) as panel:
         return flow.measure(subject, panel, folder)
 
 
@@ -159,12 +165,12 @@ def _inputs_of_any(request: Request | SystemRequest, gold_corpus_digest: str | N
 
 
 def decoding_of(settings: EvaluationSettings) -> dict[str, Any]:
-    """What every answer's record holds of the deterministic settings."""
+    """What every answer's record holds of the deterministic settings; no temperature where none is sent."""
     values = settings.determinism
     return {
         "few_shot_ids": list(values.few_shot_ids),
         "chain_of_thought": values.chain_of_thought,
-        "temperature": values.temperature,
+        "temperature": settings.temperature("reader"),
         "seed": values.seed,
     }
 
@@ -187,9 +193,11 @@ def code_digest() -> str:
     return digest_of({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
-def _reader(workspace: Workspace, settings: EvaluationSettings, client: ModelClient | None) -> Reader:
+def _reader(
+    workspace: Workspace, settings: EvaluationSettings, client: ModelClient | None, stored: Judgements | None
+) -> Reader:
     if client is not None:
-        return ModelReader(client, settings.values["prompts"]["reader"])
+        return ModelReader(client, settings.values["prompts"]["reader"], stored)
     values = settings.values["reader"]
     files = embedder_files.find(workspace, values["embedder"])
     return ExtractiveReader(sentence_transformer(files), values["max_sentences"], values["least_score"])

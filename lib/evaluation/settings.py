@@ -80,7 +80,8 @@ class EvaluationSettings:
     @property
     def digest(self) -> str:
         """Covers everything that decides an answer or a judgement: the prompts' texts, the offline reader's weights,
-        models with their addresses. Not how many workers ask, not where a key is found, and never a key.
+        models with their addresses. Not how many workers ask, how long replies are stored or where a key is found, and
+        never a key.
         """
         found = self.to_dict()
         return digest_of({**found, "determinism": {k: v for k, v in found["determinism"].items() if k != "max_workers"}})
@@ -94,10 +95,24 @@ class EvaluationSettings:
         service = self.service(role)
         return None if service == "offline" else str(self.values[service][f"{role}_model"])
 
+    def temperature(self, role: Role) -> float | None:
+        """The temperature that the reader or the judge is asked with; None where its service is sent none."""
+        service = self.service(role)
+        sent = service == "offline" or self.values[service]["send_temperature"]
+        return self.determinism.temperature if sent else None
+
+    def remarks(self, *roles: Role) -> list[str]:
+        """What one who reads a verdict has to know of who reads and judges, or of some ``roles`` alone."""
+        return [
+            f"{role} {self.model(role)} is sent no temperature: it is not deterministic, and fresh replies may differ"
+            for role in roles or ROLES
+            if self.temperature(role) is None
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         openai = {name: value for name, value in self.values["openai"].items() if name != "api_key_variable"}
         # the system under test is no part of how it is judged: two of them are compared under equal settings
-        values = {name: value for name, value in self.values.items() if name != "system"}
+        values = {name: value for name, value in self.values.items() if name not in ("system", "stored_replies")}
         return {
             "served_by": {role: self.service(role) for role in ROLES},
             "settings": {**values, "openai": openai},

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from lib.config import schemas
 from lib.evaluation import attribution
 from lib.evaluation.cases import Case, source_text
-from lib.evaluation.reader import Reader, is_no_answer
+from lib.evaluation.reader import Answer, Reader, is_no_answer
 from lib.index.exact_search import ExactSearch
 from lib.index.fusion import Candidate
 from lib.index.retrieval import Retriever
@@ -76,7 +76,10 @@ class System(Protocol):
 
 
 class BuiltInSystem:
-    """Golive's own: the retriever of one release and a reader."""
+    """Golive's own: the retriever of one release and a reader.
+
+    ``read_ms`` of a stored answer is what its model took when it was asked.
+    """
 
     patience: int | None = None
 
@@ -91,20 +94,20 @@ class BuiltInSystem:
     def answer(self, query_id: str, query: str) -> Answered:
         with self._lock:
             retrieved = self._retriever.retrieve(query)
-        began, problem, text, tokens = time.perf_counter(), "", "", {}
+        began, problem, found = time.perf_counter(), "", Answer("")
         try:
             found = self._reader.read(query, [source_text(chunk) for chunk in retrieved.context])
-            text, tokens = found.text, dict(found.tokens)
         except ModelFailed as error:
             problem = f"reader: {error}"
+        read_ms = (time.perf_counter() - began) * 1000 if found.latency_ms is None else found.latency_ms
         shown = sum(chunk.embedding_token_count for chunk in retrieved.context)
         return Answered(
-            text,
+            found.text,
             retrieved.context,
             retrieved.snapshot,
             problem,
-            {**self._reader.record, **self._decoding, "tokens": {"context": shown, **tokens}},
-            {"retrieval_ms": retrieved.latency_ms, "read_ms": (time.perf_counter() - began) * 1000},
+            {**self._reader.record, **self._decoding, "tokens": {"context": shown, **found.tokens}},
+            {"retrieval_ms": retrieved.latency_ms, "read_ms": read_ms},
         )
 
     def attribute(self, case: Case, seen: attribution.Seen) -> attribution.Loss | None:

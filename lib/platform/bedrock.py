@@ -62,11 +62,14 @@ class ConverseClient:
     def _call(self, prompt: str) -> Reply:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+        inference: dict[str, Any] = {"maxTokens": self._limits.max_tokens}
+        if self._limits.temperature is not None:
+            inference["temperature"] = self._limits.temperature
         try:
             reply = self._client.converse(
                 modelId=self.model_id,
                 messages=[{"role": "user", "content": [{"text": prompt}]}],
-                inferenceConfig={"temperature": self._limits.temperature, "maxTokens": self._limits.max_tokens},
+                inferenceConfig=inference,
             )
         except NoCredentialsError as error:
             raise Unavailable("no AWS credentials", hint=_CREDENTIALS) from error

@@ -37,7 +37,7 @@ class PassingTrouble(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """How the service may be used.
+    """How the service may be used. ``temperature`` None: none is sent, and the model's own holds.
 
     Timeouts in seconds: of one call, of waiting for the next part of its text, and of a prompt with all of its attempts
     (after ``deadline_s`` no further attempt begins).
@@ -49,7 +49,7 @@ class Limits:
     text_timeout_s: float
     attempts: int
     max_tokens: int
-    temperature: float
+    temperature: float | None
     deadline_s: float = math.inf
 
 

@@ -26,6 +26,7 @@ class ChatClient:
         limits: Limits,
         *,
         seed: int,
+        max_tokens_name: str = "max_tokens",
         api_key_variable: str = "",
         audit_file: Path | None = None,
         limiter: RateLimiter | None = None,
@@ -45,6 +46,7 @@ class ChatClient:
         }
         self._limits = limits
         self._seed = seed
+        self._max_tokens_name = max_tokens_name
         self._attempts = Attempts(self.identity, limits, audit_file=audit_file, limiter=limiter, slots=slots, sleep=sleep)
         self._endpoint = JsonEndpoint(
             f"{address}/chat/completions",
@@ -63,11 +65,12 @@ class ChatClient:
         body = {
             "model": self.model_id,
             "messages": [{"role": "user", "content": prompt}],
-            "temperature": self._limits.temperature,
-            "max_tokens": self._limits.max_tokens,
+            self._max_tokens_name: self._limits.max_tokens,
             "seed": self._seed,
             "stream": False,
         }
+        if self._limits.temperature is not None:
+            body["temperature"] = self._limits.temperature
         try:
             answer = self._endpoint.post(json.dumps(body, ensure_ascii=False, allow_nan=False).encode())
         except RequestRefused as error:

@@ -116,6 +116,7 @@ def assess(
     folder = workspace.evidence(release.release_id)
     candidate, baseline = _evaluate(workspace, connection, request, planned.baseline, folder)
     decided = decide(candidate, baseline, gates, settings.determinism.seed, first=live is None)
+    decided = replace(decided, warnings=[*settings.remarks(), *decided.warnings])
     content = {
         **content_of(workspace, candidate, cases_path, gates, decided),
         "use_bedrock": settings.use_bedrock,

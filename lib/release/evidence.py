@@ -68,7 +68,7 @@ def gold_of(workspace: Workspace, cases_file: str, cases_digest: str) -> dict[st
         return {}
     if found.digest != cases_digest:
         return {}
-    return {case["query_id"]: [(item["doc_id"], item["quote"]) for item in case["gold"]] for case in found.values["cases"]}
+    return {case.query_id: [(gold.doc_id, gold.quote) for gold in case.gold] for case in found.cases}
 
 
 def _labels(path: Path) -> dict[str, dict[str, Any]]:

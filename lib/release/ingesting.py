@@ -118,8 +118,7 @@ def _queries(workspace: Workspace, cases_path: Path | None) -> list[tuple[str, s
     """Names and texts of the cases' questions; none where no file is named and the default one is not there."""
     if cases_path is None and not workspace.default_cases.exists():
         return []
-    cases = case_files.load(cases_path or workspace.default_cases).values["cases"]
-    return [(case["query_id"], case["query"]) for case in cases]
+    return [(case.query_id, case.query) for case in case_files.load(cases_path or workspace.default_cases).cases]
 
 
 def to_text(outcome: dict[str, Any]) -> str:

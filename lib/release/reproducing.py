@@ -118,6 +118,7 @@ def plan(
         release.locked_config.sources,
         settings,
         audit_file=folder / "prompt_audit.jsonl",
+        recorded=workspace.evidence(release.release_id) / "evaluation",
     )
     recorded, digest = _recorded(workspace, connection, release)
     refusals = [f"{item['field']} has changed" for item in changed if manifest.is_decisive(item["field"])]

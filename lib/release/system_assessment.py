@@ -149,7 +149,7 @@ def _remarks(planned: Plan, evaluation: results.Evaluation) -> list[str]:
         found.append("no documents were given: a quote counts as found where a passage's text holds it")
     if not evaluation.summary["system"]["answers_with_a_snapshot"]:
         found.append("no answer came with a snapshot: oracle_hit_rate looks at the contexts, and is filter_hit_rate")
-    return found
+    return found + planned.request.settings.remarks("judge")
 
 
 def try_out(system: System, planned: Plan) -> dict[str, Any]:

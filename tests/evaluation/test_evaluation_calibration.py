@@ -100,12 +100,21 @@ def test_a_large_evaluation_is_simulated_less_often():
     assert found["false_block"]["trials"] == 22
 
 
+def test_of_a_very_large_evaluation_some_documents_are_simulated(monkeypatch):
+    monkeypatch.setattr(calibration, "_MOST_CASES", 39)
+    found = estimate(evaluation(60), evaluation(60, seed=2), GATES, 42, QUICK)
+    assert (found["documents"], found["of_documents"]) == (20, 60)  # two cases each: 40 are the first that are enough
+    assert found == estimate(evaluation(60), evaluation(60, seed=2), GATES, 42, QUICK)
+    assert estimate(evaluation(60), None, GATES, 42, QUICK)["false_block"]["rate"] == 0.0
+
+
 def test_the_line_beside_a_verdict_by_hand():
     """By hand for 0 of 60: Wilson's upper end is z²/(60 + z²) = 0.0602."""
     none = vars(rate_of(0, 60))
     assert (none["rate"], none["low"], none["high"]) == (0.0, 0.0, pytest.approx(0.0602, abs=1e-4))
     power = [{"lost": 0.05, **vars(rate_of(30, 60))}, {"lost": 0.1, **vars(rate_of(60, 60))}]
-    found = {"compared_with": "itself", "false_block": none, "power": power}
+    found = {"compared_with": "itself", "documents": 60, "of_documents": 60, "false_block": none, "power": power}
+    assert "error rates of the gate (simulated on 60 of its 900 documents): " in to_text({**found, "of_documents": 900})
     assert to_text(found) == (
         "error rates of the gate: it would block an unchanged release in 0.0% [0%, 6%],"
         " and notice a loss of 5% of the documents in 50.0% [38%, 62%], of 10% of the documents in 100.0% [94%, 100%]"

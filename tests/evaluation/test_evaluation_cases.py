@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,20 @@ def test_a_good_file_is_read_and_its_digest_covers_every_field(tmp_path):
 def test_the_order_of_the_cases_is_in_no_digest(tmp_path):
     one = cases.load(write(tmp_path, [case("q1"), case("q2"), case("q3")])).digest
     assert cases.load(write(tmp_path, [case("q3"), case("q1"), case("q2")])).digest == one
+
+
+def test_a_case_takes_few_bytes_whatever_their_number(tmp_path):
+    """Its texts and some hundred bytes: not the file, nor the objects that JSON is read into."""
+    many = [case(f"q{number:05}", query=f"what is number {number}?", tags=["single"]) for number in range(2000)]
+    path = write(tmp_path, many)
+    cases.load(path)
+    tracemalloc.start()
+    file = cases.load(path)
+    gc.collect()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert file.count == 2000
+    assert held / 2000 < 800  # of which the texts and their headers are 350
 
 
 def test_a_missing_file_is_not_found(tmp_path):

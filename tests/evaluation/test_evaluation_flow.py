@@ -9,13 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lib.evaluation import cases as case_files
 from lib.evaluation import flow, ragchecker_metrics, results
+from lib.evaluation.gate import judge_gate
+from lib.evaluation.judge import Judge
 from lib.evaluation.judges import Judges
 from lib.evaluation.offline_judge import LexicalJudge
-from lib.evaluation.systems import Answered, parse_reply
+from lib.evaluation.systems import Answered, System, parse_reply
+from lib.evaluation.systems_http import HttpLimits, HttpSystem
 from lib.platform.errors import Unavailable
+from lib.platform.files import canonical_json, pretty_json
+from lib.platform.model_client import ModelFailed
+from tests.conftest import PROJECT
+from tests.json_service import Answer, Service, serving
 
 FILES = ("metrics.json", "case_results.jsonl", "ragchecker.json")
 FACT = "The pump number {} was built in the year {}."
@@ -63,9 +73,10 @@ def test_the_files_are_those_of_an_evaluation_at_once(tmp_path: Path) -> None:
     cases = _cases(tmp_path, 12)
     found = measure(Stub(failing=frozenset({"q0003"})), cases, tmp_path / "out")
     assert results.read(tmp_path / "out") == found
-    results.write(tmp_path / "again", found, "", {})
-    for name in ("metrics.json", "case_results.jsonl"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    lines = b"".join(canonical_json(row) + b"\n" for row in found.rows)
+    assert (tmp_path / "out" / "case_results.jsonl").read_bytes() == lines
+    summary = pretty_json({**found.summary, "evaluation_digest": found.digest})
+    assert (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8") == summary
     labelled = []
     for case in cases:
         answer = Stub().answer(case.query_id, case.query)
@@ -93,6 +104,77 @@ def test_a_question_without_an_answer_counts_with_the_worst_of_everything(tmp_pa
     assert not rows["q0005"]["abstained"]
     assert found.summary["counts"]["unscored"] == 2
     assert found.summary["system"] == {"kind": "stub", "answers_with_a_snapshot": 10}
+
+
+SHIPPED = yaml.safe_load((PROJECT / "configs" / "gates.yaml").read_text(encoding="utf-8"))
+RANK = ("PASS", "INCONCLUSIVE", "ERROR", "FAIL")
+
+
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(lost=st.sets(st.integers(0, 17), min_size=1))
+def test_a_judge_that_fails_on_any_cases_never_raises_a_score_nor_betters_a_verdict(
+    lost: set[int], judged: tuple[list[case_files.Case], results.Evaluation, Path]
+) -> None:
+    cases, whole, folder = judged
+    failing = measure(Stub(), cases, folder, judge=Failing(frozenset(f"q{number:04d}" for number in lost)))
+    answerable = {row["query_id"] for row in whole.rows if row["answerable"]}
+    assert failing.unscored == {f"q{number:04d}" for number in lost} & answerable
+    for name, before in whole.summary["metrics"].items():
+        after = failing.summary["metrics"][name]
+        limits = SHIPPED["metrics"].get(name, {})
+        falls = limits.get("direction", "lower" if name in ragchecker_metrics.LOWER_IS_BETTER else "higher") == "higher"
+        assert before is None or (after <= before + 1e-12 if falls else after >= before - 1e-12), name
+    for floor in (0.0, whole.summary["metrics"]["recall"]):
+        gates = {
+            **SHIPPED,
+            "min_cases": 2,
+            "min_documents": 2,
+            "resamples": 500,
+            "metrics": {"recall": {"direction": "higher", "floor": floor, "margin": 0.05}},
+        }
+        verdicts = [judge_gate(found, whole, gates, 42).verdict for found in (whole, failing)]
+        assert RANK.index(verdicts[1]) >= RANK.index(verdicts[0])
+        assert (verdicts[1] == "PASS") is (failing.unscored == set())
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[case_files.Case], results.Evaluation, Path]:
+    """18 cases, their evaluation with a judge that works, and a folder for others."""
+    folder = tmp_path_factory.mktemp("judged")
+    cases = _cases(folder, 18)
+    return cases, measure(Stub(), cases, folder / "whole"), folder / "failing"
+
+
+class Failing(LexicalJudge):
+    """The offline judge, but for some cases that it cannot judge."""
+
+    def __init__(self, lost: frozenset[str]) -> None:
+        super().__init__(0.5)
+        self._lost = lost
+
+    def label(self, result: Any) -> None:
+        if result.query_id in self._lost:
+            raise ModelFailed("no usable reply")
+        super().label(result)
+
+
+def test_an_endpoint_that_fails_on_some_cases_leaves_those_unscored_and_never_passes(tmp_path: Path) -> None:
+    def answer(asked: dict[str, str]) -> Answer:
+        if asked["query_id"] in ("q0001", "q0005"):
+            return 500, b"<html>internal error</html>", {}
+        text = FACT.format(int(asked["query_id"][1:]), 1900 + int(asked["query_id"][1:]))
+        return 200, json.dumps({"answer": text, "contexts": [text]}).encode(), {}
+
+    with serving(Service(answer=answer)) as service:
+        limits = HttpLimits(timeout_s=20, attempts=2, max_in_flight=3, max_reply_bytes=10_000)
+        system = HttpSystem("rag", service.url, limits, sleep=lambda _: None)
+        found = measure(system, _cases(tmp_path, 12), tmp_path / "out")
+        assert len(service.requests) == 12 + 2  # each of the two a second time
+    assert found.unscored == {"q0001", "q0005"}
+    assert all("status 500" in row["unscored"] for row in found.rows if row["unscored"])
+    assert found.summary["metrics"]["oracle_hit_rate"] == found.summary["metrics"]["recall"] == 0.8  # of 10 answerable
+    gates = {**SHIPPED, "min_cases": 2, "metrics": {"recall": {"direction": "higher", "floor": 0.1}}}
+    assert judge_gate(found, None, gates, 42).verdict == "INCONCLUSIVE"
 
 
 def test_a_system_that_is_away_is_not_asked_on_and_on(tmp_path: Path) -> None:
@@ -134,9 +216,11 @@ def test_answers_ahead_are_few(tmp_path: Path) -> None:
     assert len(system.asked) == 200
 
 
-def measure(system: Stub, cases: list[case_files.Case], folder: Path, *check: Any) -> results.Evaluation:
-    subject = flow.Subject(system, cases, {"release_id": "stub"})
-    return flow.measure(subject, Judges(LexicalJudge(0.5), (), None), folder, *check)
+def measure(
+    system: System, cases: list[case_files.Case], folder: Path, *check: Any, judge: Judge | None = None
+) -> results.Evaluation:
+    subject = flow.Subject(system, cases, {"release_id": "stub", "cases_digest": "c", "settings_digest": "s"})
+    return flow.measure(subject, Judges(judge or LexicalJudge(0.5), (), None), folder, *check)
 
 
 def _cases(folder: Path, count: int) -> list[case_files.Case]:

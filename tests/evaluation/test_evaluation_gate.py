@@ -237,7 +237,8 @@ def test_a_baseline_with_another_set_of_cases_is_an_error():
     found = judge(
         {"recall": {"direction": "higher", "margin": 0.125}}, evaluation(recall=[0.5] * 4), evaluation(recall=[0.5] * 5)
     )
-    assert (found.verdict, found.reasons) == ("ERROR", ["recall: the baseline was measured on other cases"])
+    reason = "the baseline was measured on other cases"
+    assert (found.verdict, found.reasons) == ("ERROR", [f"recall: {reason}", reason])
 
 
 @pytest.mark.parametrize(("cases", "verdict"), [(4, "PASS"), (3, "INCONCLUSIVE")])
@@ -460,6 +461,38 @@ def test_leaving_cases_unscored_never_makes_a_verdict_pass(pairs, chosen, share)
     before = judge(gates, candidate, live, max_unscored_share=share)
     after = judge(gates, unscored, live, max_unscored_share=share)
     assert before.verdict == "PASS" or after.verdict != "PASS"
+
+
+@PROPERTY
+@given(
+    pairs=st.lists(st.tuples(QUARTERS, QUARTERS), min_size=2, max_size=20),
+    dropped=st.sets(st.integers(0, 19), min_size=1),
+    margin=st.sampled_from([{}, {"margin": 0.125}]),
+)
+def test_dropping_cases_never_makes_a_verdict_pass(pairs, dropped, margin):
+    """Where the digest of the cases is the same all the same, as a bug could have it."""
+    ours, theirs = zip(*pairs, strict=True)
+    kept = [row for place, row in enumerate(evaluation(recall=ours).rows) if place not in dropped]
+    fewer, live = summarised(kept, "r1"), evaluation(recall=theirs)
+    gates = {"recall": {"direction": "higher", "floor": 0.25, **margin}}
+    same = len(kept) == len(pairs)
+    assert same or judge(gates, fewer, live, min_cases=0).verdict in ("ERROR", "FAIL")
+    assert same or judge(gates, live, fewer, min_cases=0).verdict in ("ERROR", "FAIL")
+
+
+@PROPERTY
+@given(
+    values=st.lists(QUARTERS, min_size=2, max_size=12),
+    place=st.integers(0, 11),
+    broken=st.sampled_from([math.nan, math.inf, -math.inf]),
+    side=st.sampled_from([0, 1]),
+)
+def test_a_number_that_is_none_is_never_passed(values, place, broken, side):
+    sides = [evaluation(recall=values), evaluation(recall=values)]
+    rows = copy.deepcopy(sides[side].rows)
+    rows[place % len(rows)]["metrics"]["recall"] = broken
+    sides[side] = summarised(rows, "r1")
+    assert judge({"recall": {"direction": "higher", "margin": 0.125}}, *sides).verdict == "ERROR"
 
 
 @PROPERTY

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from lib.evaluation import judgements
 from lib.evaluation.judgements import FILE, Judgement, key_of
+from lib.platform import postgres
 from lib.platform.errors import ConfigInvalid
 
 JUDGE = {"service": "openai", "address": "http://h/v1", "model_id": "m", "temperature": 0.0, "max_tokens": 9, "seed": 42}
@@ -93,6 +95,91 @@ def test_an_evaluations_file_holds_what_it_used_alone(stored, tmp_path):
     store.write(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
     assert rows == [{"key": made("x").key, **dataclasses.asdict(made("Neutral"))}]
+
+
+def test_what_nobody_used_for_long_is_pruned_and_what_is_used_again_is_not(stored, connection):
+    for repeat in range(3):
+        stored().keep(made("Neutral", repeat=repeat))
+    unused_since(connection, 200)
+    assert stored().find(made("", repeat=1).key) is not None
+    assert used_days_ago(connection) == [200, 0, 200]
+    stored(fresh=True).keep(made("Entailment", repeat=2))
+    assert used_days_ago(connection) == [200, 0, 0]
+    assert judgements.prune(connection, 200) == 0
+    assert judgements.prune(connection, 199) == 1
+    assert used_days_ago(connection) == [0, 0]
+
+
+def test_what_the_live_release_or_the_one_before_it_may_rest_on_is_never_pruned(stored, connection):
+    """Both were released long ago, the earlier of the two 300 days."""
+    for repeat, days in enumerate((301, 300, 250)):
+        stored().keep(made("Neutral", repeat=repeat))
+        execute(connection, "UPDATE golive.judgements SET used_on = current_date - %s WHERE repeat = %s", days, repeat)
+    for release_id, days in (("older", 400), ("previous", 300), ("live", 100)):
+        execute(
+            connection,
+            "INSERT INTO golive.releases (release_id, chunk_version, config_hash, config, table_schema, table_name, state,"
+            " sealed_at) VALUES (%s, %s, '', '{}', '', '', 'sealed', now() - make_interval(days => %s))",
+            release_id,
+            release_id,
+            days,
+        )
+    execute(connection, "UPDATE golive.pointer SET release_id = 'live', previous = 'previous'")
+    assert judgements.prune(connection, 180) == 1
+    assert used_days_ago(connection) == [300, 250]
+
+
+def test_an_evaluation_prunes_when_it_is_done_and_not_when_it_failed(stored, connection, workspace, tmp_path):
+    stored().keep(made("Neutral"))
+    unused_since(connection, 200)
+    with pytest.raises(KeyboardInterrupt), judgements.opened(workspace, [tmp_path], fresh=False, unused_days=180):
+        raise KeyboardInterrupt
+    assert used_days_ago(connection) == [200]
+    with judgements.opened(workspace, [tmp_path], fresh=False, unused_days=180):
+        pass
+    assert used_days_ago(connection) == []
+
+
+def test_a_state_of_before_there_was_a_use_to_note_is_brought_up_to_date(stored, connection):
+    execute(connection, "ALTER TABLE golive.judgements DROP COLUMN used_on, DROP COLUMN latency_ms")
+    execute(
+        connection,
+        "INSERT INTO golive.judgements (judgement_key, judge, prompt_sha256, repeat, reply, read_as, input_tokens)"
+        " VALUES (%s, %s, %s, 0, 'Neutral', '[\"Neutral\"]', 5)",
+        made("Neutral").key,
+        json.dumps(JUDGE),
+        "0" * 64,
+    )
+    execute(connection, "UPDATE golive.schema_version SET version = 3")
+    postgres.create_state(connection)
+    assert stored().find(made("Neutral").key) == made("Neutral")
+    assert used_days_ago(connection) == [0]
+
+
+def test_a_file_without_latencies_is_read(stored, tmp_path):
+    store = stored()
+    store.keep(made("Neutral"))
+    store.write(tmp_path)
+    path = tmp_path / FILE
+    path.write_text(path.read_text().replace('"latency_ms":null,', ""))
+    again = stored(fresh=False)
+    again.load(tmp_path)
+    assert again.find(made("Neutral").key) == made("Neutral")
+
+
+def execute(connection: Any, statement: str, *values: Any) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(statement, values or None)
+
+
+def unused_since(connection: Any, days: int) -> None:
+    execute(connection, "UPDATE golive.judgements SET used_on = current_date - %s", days)
+
+
+def used_days_ago(connection: Any) -> list[int]:
+    with connection:
+        found = postgres.every(connection, "SELECT current_date - used_on AS days FROM golive.judgements ORDER BY repeat")
+    return [row["days"] for row in found]
 
 
 def made(reply: str, read_as: list[Any] | None = None, repeat: int = 0) -> Judgement:

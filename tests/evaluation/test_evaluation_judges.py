@@ -12,17 +12,18 @@ import pytest
 
 from lib.evaluation import judges, ragchecker_metrics, rejudging, run
 from lib.evaluation import settings as evaluation_settings
-from lib.evaluation.settings import EvaluationSettings
+from lib.evaluation.settings import EvaluationSettings, prompt_text
 from lib.platform.errors import IntegrityMismatch
 from lib.platform.workspace import Workspace
 from tests.evaluation.test_evaluation_run import METRIC_FILES, build, request
+from tests.json_service import Answer
 
 ANSWERS = {"q1": ("Seven stay.", "Seven stay."), "q2": ("Four go.", "Lunch."), "q3": ("It rains.", "")}
 KNOWN = "Entailment"
 
 
 def test_the_offline_judge_agrees_with_itself_to_the_last_bit(workspace, tmp_path):
-    with judges.opened(workspace, settings(workspace, repeats=3), None, folder=tmp_path) as panel:
+    with judges.opened(workspace, settings(workspace, repeats=3), {}, folder=tmp_path) as panel:
         labelled = answers(panel)
         panel.judge_again(labelled, ragchecker_metrics.compute(labelled))
         found = panel.noise()
@@ -32,7 +33,7 @@ def test_the_offline_judge_agrees_with_itself_to_the_last_bit(workspace, tmp_pat
 
 
 def test_without_repeats_nothing_is_judged_again(workspace, tmp_path):
-    with judges.opened(workspace, settings(workspace), None, folder=tmp_path) as panel:
+    with judges.opened(workspace, settings(workspace), {}, folder=tmp_path) as panel:
         panel.judge_again(answers(panel), {})
         assert panel.noise() is None
 
@@ -41,8 +42,8 @@ def test_a_judge_that_changes_its_mind_is_measured(workspace, connection, tmp_pa
     asked = openai(workspace, chat.url, repeats=2)
     judgings = iter(["Neutral", "Entailment"])
     chat.reply = labels(lambda reference: next(judgings) if reference == "Four go." else KNOWN)
-    client = judges.model_clients(asked, None)["judge"]
-    with judges.opened(workspace, asked, client, folder=tmp_path) as panel:
+    clients = judges.model_clients(asked, None)
+    with judges.opened(workspace, asked, clients, folder=tmp_path) as panel:
         labelled = [result("q2")]
         panel.first.label(labelled[0])
         panel.judge_again(labelled, ragchecker_metrics.compute(labelled))
@@ -56,8 +57,8 @@ def test_a_judge_that_changes_its_mind_is_measured(workspace, connection, tmp_pa
 def test_an_answer_that_cannot_be_judged_again_counts_with_the_worst(workspace, connection, tmp_path, chat):
     asked = openai(workspace, chat.url, repeats=2)
     chat.reply = labels(lambda reference: KNOWN)
-    client = judges.model_clients(asked, None)["judge"]
-    with judges.opened(workspace, asked, client, folder=tmp_path) as panel:
+    clients = judges.model_clients(asked, None)
+    with judges.opened(workspace, asked, clients, folder=tmp_path) as panel:
         labelled = [result("q1"), result("q2")]
         for one in labelled:
             panel.first.label(one)
@@ -139,9 +140,99 @@ def test_an_evaluation_is_recomputed_from_what_is_stored_to_the_byte(
 
 def test_an_offline_evaluation_leaves_no_judgements_of_an_earlier_one(workspace, tmp_path):
     (tmp_path / "judgements.jsonl").write_text("{}\n")
-    with judges.opened(workspace, settings(workspace), None, folder=tmp_path) as panel:
+    with judges.opened(workspace, settings(workspace), {}, folder=tmp_path) as panel:
         panel.write(tmp_path)
     assert list(tmp_path.glob("judgements.jsonl")) == []
+
+
+def test_what_a_model_read_is_recomputed_from_what_is_stored_to_the_byte(
+    workspace, connection, make_config, tmp_path, chat
+):
+    """Reader and judge are models, with three workers; neither says the same twice."""
+
+    def reply(model_id: str, prompt: str) -> str:
+        number = len(chat.prompts)
+        if model_id == "judge":
+            return labels(lambda reference: KNOWN if number % 3 else "Neutral")(model_id, prompt)
+        return "I do not know." if "bread" in prompt else f"It is number {number}, in milliseconds."
+
+    chat.reply = reply
+    release = build(connection, workspace, make_config(chunk_size=60))
+    asked = request(workspace, release, openai(workspace, chat.url, reader=True))
+    found = run.evaluate(workspace, connection, asked, tmp_path / "first")
+    first, count = contents(tmp_path / "first"), len(chat.prompts)
+    records = [row["record"] for row in found.rows]
+    assert {(record["model_id"], record["temperature"], record["seed"]) for record in records} == {("reader", 0.0, 42)}
+    assert all((record["tokens"]["input"], record["tokens"]["output"]) == (2, 1) for record in records)
+    assert [row["abstained"] for row in found.rows] == [False, True, False]
+    read_ms = latencies(tmp_path / "first")
+
+    chat.reply = lambda model_id, prompt: 500  # from here on, whoever asks gets no answer
+    again = run.evaluate(workspace, connection, asked, tmp_path / "again")  # out of the database
+    assert (len(chat.prompts), contents(tmp_path / "again"), again) == (count, first, found)
+    assert latencies(tmp_path / "again") == read_ms  # what the model took then
+
+    with connection, connection.cursor() as cursor:  # on another machine, out of the evidence
+        cursor.execute("TRUNCATE golive.judgements")
+    run.evaluate(workspace, connection, asked, tmp_path / "first")
+    assert (len(chat.prompts), contents(tmp_path / "first")) == (count, first)
+
+    chat.reply = reply
+    fresh = run.evaluate(workspace, connection, dataclasses.replace(asked, fresh_judging=True), tmp_path / "first")
+    assert sum(prompt.startswith(prompt_text("reader.v1")[:40]) for prompt in chat.prompts[count:]) == 3
+    assert [row["response"] for row in fresh.rows] != [row["response"] for row in found.rows]
+
+    count = len(chat.prompts)  # the database holds the fresh replies; those beside a recorded evaluation are its own
+    run.evaluate(workspace, connection, dataclasses.replace(asked, recorded=tmp_path / "again"), tmp_path / "third")
+    assert (len(chat.prompts), contents(tmp_path / "third")) == (count, first)
+
+
+def test_an_offline_judge_keeps_what_a_model_read(workspace, connection, make_config, tmp_path, chat):
+    chat.reply = lambda model_id, prompt: f"It is number {len(chat.prompts)}."
+    release = build(connection, workspace, make_config(chunk_size=60))
+    both = openai(workspace, chat.url, reader=True)
+    alone = {**both.values, "judge": {**both.values["judge"], "served_by": "offline"}}
+    asked = request(workspace, release, dataclasses.replace(both, values=alone))
+    run.evaluate(workspace, connection, asked, tmp_path / "first")
+    count = len(chat.prompts)
+    run.evaluate(workspace, connection, asked, tmp_path / "again")
+    assert (len(chat.prompts), contents(tmp_path / "again")) == (count, contents(tmp_path / "first"))
+    assert len((tmp_path / "first" / "judgements.jsonl").read_text().splitlines()) == count == 3
+
+
+def test_a_model_that_refuses_a_temperature_is_sent_none_and_that_is_said(
+    workspace, connection, make_config, tmp_path, chat
+):
+    def answer(asked: dict[str, Any]) -> Answer:
+        if "temperature" in asked:
+            return 400, b'{"error": {"message": "Unsupported value: temperature"}}', {}
+        text = labels(lambda reference: KNOWN)("", asked["messages"][0]["content"])
+        said = text if asked["model"] == "judge" else "It takes milliseconds."
+        content = {"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}
+        return 200, json.dumps(content).encode(), {}
+
+    chat.service.answer = answer
+    release = build(connection, workspace, make_config(chunk_size=60))
+    sent = openai(workspace, chat.url, reader=True)
+    refused = run.evaluate(workspace, connection, request(workspace, release, sent), tmp_path / "refused")
+    assert len(refused.unscored) == 3 and "Unsupported value: temperature" in refused.rows[0]["unscored"]
+    assert sent.remarks() == []
+
+    none = {**sent.values, "openai": {**sent.values["openai"], "send_temperature": False}}
+    settings = dataclasses.replace(sent, values=none)
+    found = run.evaluate(workspace, connection, request(workspace, release, settings), tmp_path / "answered")
+    assert found.unscored == set()
+    assert {row["record"]["temperature"] for row in found.rows} == {None}
+    assert settings.digest != sent.digest
+    assert settings.remarks() == [
+        f"{role} {role} is sent no temperature: it is not deterministic, and fresh replies may differ"
+        for role in ("reader", "judge")
+    ]
+    assert settings.remarks("judge") == settings.remarks()[1:]
+
+
+def latencies(folder: Path) -> list[float]:
+    return [json.loads(line)["read_ms"] for line in (folder / "answers.jsonl").read_text().splitlines()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from lib.evaluation import results, rows
 from lib.evaluation.results import Evaluation
 from lib.evaluation.rows import StoredRows, digest_of_evaluation
 from lib.platform.files import digest_of, write_json_lines
+from tests.case_rows import write_evaluation
 
 _TEXTS = st.text(max_size=8)
 _VALUES = st.none() | st.floats(0, 1)
@@ -56,7 +57,7 @@ def test_an_evaluation_gives_the_same_values_from_a_file_as_from_memory(
 ) -> None:
     made = [_row("a", recall=0.5), _row("b", recall=None, unmeasured=["f1"]), _row("c", answerable=False)]
     held = Evaluation({"metrics": {}}, made)
-    results.write(tmp_path, held, "{}\n", {})
+    write_evaluation(tmp_path, held)
     monkeypatch.setattr(rows, "HELD_BYTES", 0)
     read = results.read(tmp_path)
     assert isinstance(read.rows, StoredRows)

@@ -192,7 +192,7 @@ def test_the_digest_covers_every_value_of_the_file(workspace):
     path = workspace.configs / "evaluation.yaml"
     shipped = yaml.safe_load(path.read_text(encoding="utf-8"))
     digests = {settings.load(workspace).digest}
-    decides_nothing = [("openai", "api_key_variable")]
+    decides_nothing = [("openai", "api_key_variable"), ("stored_replies", "unused_days")]
     elsewhere = ("prompts", "system")  # prompts by their texts; the system under test is no part of how it is judged
     places = [(group, name) for group, values in shipped.items() for name in values if group not in elsewhere]
     for group, name in places:
@@ -327,5 +327,7 @@ def exported(path: Path) -> dict[str, str]:
 
 def other(value: Any) -> Any:
     if isinstance(value, str):
-        return {"offline": "openai", "torch": "openvino"}.get(value, f"{value}x")
+        return {"offline": "openai", "torch": "openvino", "max_tokens": "max_completion_tokens"}.get(value, f"{value}x")
+    if isinstance(value, bool):
+        return not value
     return value + 1 if isinstance(value, int) else value / 2

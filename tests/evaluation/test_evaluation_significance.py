@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
+from lib.evaluation import significance
 from lib.evaluation.significance import Difference, Sampling, adjust, needed_cases, paired_difference
 
 BASELINE = [0.5, 0.75, 0.25, 1.0, 0.0, 0.5, 0.5, 0.75, 1.0, 0.25]
@@ -41,6 +43,39 @@ def test_the_interval_of_clusters_of_one_size_is_that_of_their_means():
     found = compare(CANDIDATE, BASELINE, clusters=clusters, resamples=5000)
     assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
     assert (found.pairs, found.clusters) == (10, 5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_interval_of_clusters_of_any_size_is_the_one_that_scipy_gives(seed):
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(1, 4, size=15)
+    clusters = [f"d{place:02}" for place, count in enumerate(counts) for _ in range(count)]
+    values = draw.integers(-2, 3, size=len(clusters)) / 4 * (draw.random(len(clusters)) < 0.6)
+    places = np.repeat(np.arange(15), counts)
+    sums = np.bincount(places, weights=values)
+    wanted = bootstrap(
+        (sums, counts.astype(float)),
+        lambda sums, counts, axis=-1: sums.sum(axis=axis) / counts.sum(axis=axis),
+        paired=True,
+        n_resamples=999,
+        method="BCa",
+        rng=np.random.default_rng(42),
+    ).confidence_interval
+    found = compare(values.tolist(), [0.0] * len(values), clusters=clusters, resamples=999)
+    assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
+
+
+def test_how_many_resamples_are_held_at_a_time_changes_no_number(monkeypatch):
+    whole = compare(CANDIDATE * 20, BASELINE * 20, resamples=2000)
+    monkeypatch.setattr(significance, "_HELD_VALUES", 200 * 7)
+    assert compare(CANDIDATE * 20, BASELINE * 20, resamples=2000) == whole
+
+
+def test_many_sign_flips_are_drawn_and_their_share_is_that_of_a_normal_sum():
+    """400 clusters of ±1 that sum up to -30: a sum of flips has the standard deviation 20, and -30 ± 1 is 1.45 of it."""
+    differences = [1.0] * 185 + [-1.0] * 215
+    found = compare(differences, [0.0] * 400, resamples=20000)
+    assert found.p_harm == pytest.approx(NormalDist().cdf(-29 / 20), abs=0.01)
 
 
 def test_the_mean_is_that_of_the_differences():

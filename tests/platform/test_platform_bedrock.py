@@ -152,6 +152,14 @@ def test_a_prompt_is_sent_with_the_models_settings_and_its_text_comes_back(servi
     ]
 
 
+def test_a_model_that_refuses_a_temperature_is_sent_none(service: Service, make_client: Make) -> None:
+    service.replies = [_says("yes")]
+    client = make_client(temperature=None)
+    assert client.complete("Who?", purpose="reader").text == "yes"
+    assert service.requests[0]["inferenceConfig"] == {"maxTokens": 77}
+    assert client.identity["temperature"] is None
+
+
 def test_blocks_that_are_not_text_are_passed_over(service: Service, make_client: Make) -> None:
     service.replies = [_message([{"reasoningContent": {"reasoningText": {"text": "hm"}}}, {"text": "answer"}])]
     assert make_client().complete("Who?", purpose="reader").text == "answer"

@@ -77,6 +77,22 @@ def test_a_prompt_is_sent_with_its_decoding_and_the_reply_comes_back_with_its_co
     assert reply.latency_ms > 0
 
 
+def test_a_model_that_refuses_a_temperature_is_sent_none(service: Service, make_client: Make, tmp_path: Path) -> None:
+    service.replies = [says("yes")]
+    client = make_client(temperature=None, audit_file=tmp_path / "audit.jsonl")
+    assert client.complete("Who?", purpose="reader").text == "yes"
+    assert set(service.requests[0]) == {"model", "messages", "max_tokens", "seed", "stream"}
+    assert client.identity["temperature"] is None
+    assert json.loads((tmp_path / "audit.jsonl").read_text())["temperature"] is None
+
+
+def test_a_service_may_call_the_limit_otherwise(service: Service) -> None:
+    service.replies = [says("yes")]
+    client = ChatClient("model-1", service.url, _LIMITS, seed=42, max_tokens_name="max_completion_tokens")
+    client.complete("Who?", purpose="reader")
+    assert service.requests[0]["max_completion_tokens"] == 77 and "max_tokens" not in service.requests[0]
+
+
 def test_what_decides_a_reply_is_named_and_the_key_is_not(make_client: Make, service: Service) -> None:
     assert make_client().identity == {
         "service": "openai",

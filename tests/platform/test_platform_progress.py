@@ -10,6 +10,16 @@ import pytest
 from lib.platform.progress import Progress, duration
 
 
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -44,7 +54,7 @@ def test_on_a_terminal_the_bar_ends_full_and_on_a_line_of_its_own(
         for _ in range(4):
             progress.advance()
     last = terminal.getvalue().split("\r")[-1]
-    assert last.startswith(f"embedding [{'#' * 28}] 4/4 chunks, 0 s left")
+    assert last.startswith(f"embedding [{'#' * 28}] 4/4 chunks ")
     assert last.endswith("\n")
     assert capsys.readouterr().out == ""
 
@@ -63,13 +73,55 @@ def test_a_bar_that_is_cut_off_shows_how_far_it_came(monkeypatch: pytest.MonkeyP
 def test_work_that_takes_a_while_says_what_is_left_and_once_a_minute_where_it_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    moments = iter([0.0, 50.0, 100.0, 110.0, 1000.0])
-    with Progress("evaluating", 1000, "cases", clock=lambda: next(moments)) as progress:
-        progress.advance(10)  # after 50 s: too early for a line
-        progress.advance(10)  # after 100 s: 20 of 1000 done, 98 % are left, which take 4900 s
-        progress.advance(10)
-        progress.advance(970)
+    clock = Clock()
+    with Progress(
+        "evaluating", 1000, "cases", clock=clock
+    ) as progress:  # after 100 s: 10 cases took 50 s, so 980 take 4900 s
+        for moment, cases in ((50, 10), (100, 10), (110, 10), (1000, 970)):
+            clock.now = moment
+            progress.advance(cases)
     assert capsys.readouterr().err == "evaluating: 20 of 1000 cases, 82 min left\nevaluating: 1000 of 1000 cases\n"
+
+
+def test_loading_before_the_first_case_is_no_part_of_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Progress("evaluating", 400, "cases", clock=clock) as progress:
+        clock.now += 130  # models are loaded, for over two minutes
+        progress.advance()
+        for _ in range(99):  # half a second each
+            clock.now += 0.5
+            progress.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "evaluating: 1 of 400 cases",
+        "evaluating: 100 of 400 cases, 2 min left",  # 300 cases of half a second
+    ]
+
+
+def test_the_time_left_is_told_from_the_latest_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first half was stored and took no time; the second half has to be judged."""
+    clock = Clock()
+    with Progress("evaluating", 1000, "cases", clock=clock) as progress:
+        progress.advance()
+        progress.advance(499)
+        for _ in range(250):
+            clock.now += 100.0
+            progress.advance()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "evaluating: 750 of 1000 cases, 7 h left"  # 250 cases of 100 s, as in the window of the latest 32
+
+
+def test_a_unit_may_take_several_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Progress("evaluating", 4, "cases", clock=clock, steps=3) as progress:
+        for _ in range(12):
+            clock.now += 6.0
+            progress.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "evaluating: 1 of 4 cases, 54 s left",  # 9 steps of 6 s
+        "evaluating: 2 of 4 cases, 36 s left",
+        "evaluating: 3 of 4 cases, 18 s left",
+        "evaluating: 4 of 4 cases",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lib.evaluation.ragchecker_metrics import METRICS
 from lib.evaluation.results import Evaluation
 from lib.platform.files import write_json
 from lib.release.case_changes import Side
-from tests.case_rows import case_row
+from tests.case_rows import case_row, write_evaluation
 
 YES, NO = "Entailment", "Neutral"
 BEFORE, NOW = "2026-01-01-000000-v1-aaaaaaaa", "2026-01-02-000000-v1-bbbbbbbb"
@@ -51,8 +51,8 @@ def side(release_id: str, rows: list[dict[str, Any]], labels: list[dict[str, Any
 
 
 def write_side(folder: Path, found: Side) -> None:
-    """As ``results.write`` leaves it."""
-    results.write(folder, found.evaluation, json.dumps({"results": list(found.labels.values())}), {})
+    """As an evaluation leaves it."""
+    write_evaluation(folder, found.evaluation, json.dumps({"results": list(found.labels.values())}))
 
 
 def write_cases(path: Path, gold: dict[str, list[tuple[str, str]]]) -> None:

@@ -31,7 +31,7 @@ from lib.platform import clock, postgres
 from lib.platform.files import digest_of, write_json
 from lib.platform.workspace import Workspace
 from lib.release import assessment, attesting, backup, checklist, health, ingesting, locking, manifest, promotion, receipts
-from tests.case_rows import case_row
+from tests.case_rows import case_row, write_evaluation
 from tests.conftest import HANDBOOK, administer
 
 STAGES = ("sealed", "ready", "live", "second")
@@ -303,7 +303,7 @@ def write_verdict(project: Project, verdict: str = "PASS", **values: float) -> d
     rates = {"oracle_hit_rate": 0.9, "filter_hit_rate": 0.8, "reader_gold_usage": 0.7, "avg_snapshot_size": 45.0, **values}
     folder = project.workspace.evidence(release.release_id)
     evaluation = _evaluation(project, release)
-    results.write(folder / "evaluation", evaluation, "[]\n", {})
+    write_evaluation(folder / "evaluation", evaluation)
     content = {
         "release_id": release.release_id,
         "cases_file": project.workspace.show(project.workspace.default_cases),
@@ -409,13 +409,13 @@ def _evaluation(project: Project, release: Release) -> results.Evaluation:
     }
     rows = [
         case_row(
-            case["query_id"],
-            values if case["answerable"] else None,
-            query=case["query"],
-            abstained=not case["answerable"],
+            case.query_id,
+            values if case.answerable else None,
+            query=case.query,
+            abstained=not case.answerable,
             snapshot_size=45,
         )
-        for case in cases.values["cases"]
+        for case in cases.cases
     ]
     inputs = {
         "release_id": release.release_id,

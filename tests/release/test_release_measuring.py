@@ -17,7 +17,7 @@ from lib.index.releases import Release, get_release
 from lib.platform.errors import NotFound, Refused, UsageError
 from lib.platform.workspace import Workspace
 from lib.release import ingesting, locking, measuring
-from tests.case_rows import case_row
+from tests.case_rows import case_row, write_evaluation
 
 QUOTE = "A backup is proven by restoring it into fresh tables."
 METRIC_FILES = ("metrics.json", "case_results.jsonl", "ragchecker.json")
@@ -154,7 +154,7 @@ def earlier(workspace: Workspace, name: str, *, age: int, losses: int, label: st
     rows = [case_row(f"q{place}", dict.fromkeys(results.CASE_METRICS, 1.0)) | {"lost_at": label} for place in range(losses)]
     summary = results.summarise(rows, inputs={}, produced_by={}, deduplication_rate=None)
     folder = workspace.root / "out" / name
-    results.write(folder, results.Evaluation(summary, rows), "{}\n", {})
+    write_evaluation(folder, results.Evaluation(summary, rows))
     written = folder / "metrics.json"
     then = written.stat().st_mtime - age
     os.utime(written, (then, then))

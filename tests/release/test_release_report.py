@@ -15,6 +15,7 @@ from lib.evaluation import results
 from lib.platform.errors import NotFound
 from lib.platform.files import read_json, write_json
 from lib.release import promotion, receipts, report
+from tests.case_rows import write_evaluation
 from tests.release import compared
 from tests.release.staged import Project, write_verdict
 
@@ -261,7 +262,7 @@ def test_no_value_can_bring_markup_into_the_page(ready, place):
         folder = ready.workspace.evidence(release.release_id) / "evaluation"
         found = results.read(folder)
         marked = replace(found, rows=[{**row, "query": MARKUP} for row in found.rows])
-        results.write(folder, marked, "[]\n", {})
+        write_evaluation(folder, marked)
         content = read_json(ready.workspace.evidence(release.release_id) / "verdict.json", "verdict")
         change_verdict(ready, content, metrics_digest=marked.digest)
     elif place == "config":
@@ -404,7 +405,7 @@ def test_a_baseline_that_was_since_measured_otherwise_is_not_shown_as_what_was(t
     before = two_hundred.workspace.evidence(str(two_hundred.live_id())) / "evaluation"
     found = results.read(before)
     changed = replace(found, summary={**found.summary, "metrics": {**found.summary["metrics"], "oracle_hit_rate": 0.3}})
-    results.write(before, changed, "[]\n", {})
+    write_evaluation(before, changed)
     page = write(two_hundred)
     assert "The baseline's evaluation is not at hand any more" in page.prose
     assert "Answer, was" not in page.prose

@@ -16,6 +16,7 @@ from lib.platform import signing
 from lib.platform.errors import ConfigInvalid, ExitCode, IntegrityMismatch, NotFound
 from lib.platform.files import read_json, sha256_file, write_json
 from lib.release import attesting, manifest, reproducing
+from tests.case_rows import write_evaluation
 from tests.conftest import HANDBOOK
 from tests.release.staged import Project, files_below, sync
 
@@ -69,7 +70,7 @@ def change(evaluation: results.Evaluation, *, inputs: dict[str, Any] | None = No
 def test_what_differs_from_the_recorded_evaluation_is_named(evaluated, tmp_path, changed, outcome, named, code):
     planned = plan(evaluated, outdir=tmp_path / "again")
     made = change(planned.recorded, **changed)
-    results.write(planned.folder, made, "[]\n", {})
+    write_evaluation(planned.folder, made)
     found = reproducing.compare(planned, made, folder(evaluated) / "evaluation")
     assert (found.outcome, (found.metrics, found.cases, found.inputs), found.exit_code) == (outcome, named, code)
     assert all(name in found.to_text(evaluated.workspace) for names in named for name in names)
@@ -77,7 +78,7 @@ def test_what_differs_from_the_recorded_evaluation_is_named(evaluated, tmp_path,
 
 def test_one_byte_of_a_recorded_file_is_a_difference_even_where_its_values_are_the_same(evaluated, tmp_path):
     planned = plan(evaluated, outdir=tmp_path / "again")
-    results.write(planned.folder, planned.recorded, "[]\n", {})
+    write_evaluation(planned.folder, planned.recorded)
     with (folder(evaluated) / "evaluation" / "metrics.json").open("a") as stream:
         stream.write("\n")
     found = reproducing.compare(planned, planned.recorded, folder(evaluated) / "evaluation")

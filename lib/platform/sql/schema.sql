@@ -293,7 +293,8 @@ CREATE TABLE IF NOT EXISTS golive.embedding_cache (
     PRIMARY KEY (identity, text_sha256)
 );
 
--- What a judge's model replied to a prompt (lib/evaluation/judgements.py). The key is a digest of judge, prompt and repeat.
+-- What a model that judges or reads replied to a prompt (lib/evaluation/judgements.py). The key is a digest of model, prompt
+-- and repeat.
 CREATE TABLE IF NOT EXISTS golive.judgements (
     judgement_key  text PRIMARY KEY,
     judge          jsonb NOT NULL,
@@ -303,9 +304,18 @@ CREATE TABLE IF NOT EXISTS golive.judgements (
     read_as        jsonb NOT NULL,
     input_tokens   integer,
     output_tokens  integer,
-    judged_at      timestamptz NOT NULL DEFAULT now()
+    judged_at      timestamptz NOT NULL DEFAULT now(),
+    latency_ms     double precision,
+    used_on        date NOT NULL DEFAULT current_date
 );
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'golive.judgements'::regclass AND attname = 'used_on') THEN
+        ALTER TABLE golive.judgements ADD COLUMN latency_ms double precision,
+            ADD COLUMN used_on date NOT NULL DEFAULT current_date;
+    END IF;
+END $$;
 
 CREATE TABLE IF NOT EXISTS golive.schema_version (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), version integer NOT NULL);
-INSERT INTO golive.schema_version (version) VALUES (3) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
+INSERT INTO golive.schema_version (version) VALUES (4) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
     WHERE schema_version.version < excluded.version;
