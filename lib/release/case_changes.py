@@ -174,6 +174,7 @@ def words_of(outcome: str | None) -> str:
         ABSTAINED: "abstained, as it should",
         ANSWERED: "answered, though nothing says so",
         UNREAD: "no answer known",
+        "unknown": "lost, nobody knows where",
     }
     return said.get(outcome, f"lost at {outcome}")
 

@@ -97,7 +97,8 @@ def spans_of(text: str, quote: str) -> list[tuple[int, int]]:
 def _overlap(first: str, second: str) -> int:
     """The length of the longest end of ``first`` that ``second`` begins with; 0 where it is under ``_LEAST_PART``."""
     seed = second[:_LEAST_PART]
-    place = first.find(seed) if len(seed) == _LEAST_PART else -1
+    # an end that is longer than ``second`` cannot be its beginning
+    place = first.find(seed, max(0, len(first) - len(second))) if len(seed) == _LEAST_PART else -1
     while place >= 0:
         if second.startswith(first[place:]):
             return len(first) - place

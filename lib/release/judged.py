@@ -99,6 +99,7 @@ def values(judged: Judged, cases: Sequence[CaseChange]) -> dict[str, Any]:
         "forest": plots.forest(metrics),
         "levels": plots.levels(metrics),
         "status_of": tables.status_of,
+        "measures": tables.MEASURES,
         "signature": judged.signature,
         "signed_line": signature_line(judged.signature),
         "simulated": simulated,
@@ -116,6 +117,8 @@ def values(judged: Judged, cases: Sequence[CaseChange]) -> dict[str, Any]:
 
 def signature_line(signature: signing.Signature) -> str:
     """Who signed the verdict, or that nobody did, in words."""
+    if signature.state == "unsigned":
+        return attesting.signed_line(None)
     if signature.state == "bad":
         return f"SIGNATURE BAD: {signature.found}: do not trust this verdict"
     return attesting.state_line(signature)
@@ -151,8 +154,11 @@ def outcomes(cases: Sequence[CaseChange]) -> list[dict[str, Any]]:
 
 def unanswerable(cases: Sequence[CaseChange]) -> dict[str, int]:
     """Of the unanswerable cases: how many there are, were abstained from, and have no answer that is known."""
-    listed = [case.outcome for case in cases if not case.answerable]
-    return {"cases": len(listed), "abstained": listed.count(ABSTAINED), "unread": listed.count(UNREAD)}
+    listed = [case for case in cases if not case.answerable]
+    now = [case.outcome for case in listed]
+    before = sum(case.outcome_before == ABSTAINED for case in listed)
+    found = {"cases": len(now), "abstained": now.count(ABSTAINED), "unread": now.count(UNREAD)}
+    return {**found, "abstained_before": before}
 
 
 def _calibration_notes(judged: Judged) -> list[str]:

@@ -188,7 +188,7 @@ def _state(page: _Page, found: Judged) -> dict[str, str]:
     if stopped:
         why = f"at the step {stopped['name']} (exit {stopped['exit_code']}); not promoted; {answers}"
         return {"word": "STOPPED", "kind": "bad", "why": why}
-    return {"word": "NOT LIVE", "kind": "bad", "why": f"{'passed, ' if verdict else ''}not promoted; {answers}"}
+    return {"word": "NOT LIVE", "kind": "bad", "why": f"{'passed, ' if verdict == 'PASS' else ''}not promoted; {answers}"}
 
 
 def _state_of_system(found: Judged) -> dict[str, str]:
