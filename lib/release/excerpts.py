@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 ROOM = 160  # characters kept on each side of marked gold; of answers and of gold itself, eight times as many
+_WORD = re.compile(r"\S+")
 _LEAST_PART = 16  # characters of a quote that a passage must begin or end with to count as holding a part of it
 
 
@@ -77,11 +80,10 @@ def _cut(text: str, room: int) -> tuple[Piece, ...]:
 
 def spans_of(text: str, quote: str) -> list[tuple[int, int]]:
     """Where a quote stands in a text, blanks counting as equal; else the end or beginning of it that the text holds."""
-    words = quote.split()
-    if not words:
+    wanted = " ".join(quote.split())
+    if not wanted:
         return []
-    pattern = r"\s+".join(re.escape(word) for word in words)
-    if whole := [match.span() for match in re.finditer(pattern, text)]:
+    if whole := _spans_of_whole(text, wanted):
         return whole
     body = text.strip()
     offset = len(text) - len(text.lstrip())
@@ -92,6 +94,27 @@ def spans_of(text: str, quote: str) -> list[tuple[int, int]]:
         return [(offset, offset + length)]
     length = _overlap(body, quote)
     return [(offset + len(body) - length, offset + len(body))] if length >= _LEAST_PART else []
+
+
+def _spans_of_whole(text: str, wanted: str) -> list[tuple[int, int]]:
+    """Where a text holds words joined by one blank each, whatever blanks it has between them."""
+    joined = " ".join(text.split())
+    place = joined.find(wanted)
+    if place < 0:
+        return []
+    words = [match.span() for match in _WORD.finditer(text)]
+    starts = [0, *accumulate(end - start + 1 for start, end in words)]
+
+    def original(place: int) -> int:
+        number = bisect_right(starts, place) - 1
+        return words[number][0] + place - starts[number]
+
+    found = []
+    while place >= 0:
+        end = place + len(wanted)
+        found.append((original(place), original(end - 1) + 1))
+        place = joined.find(wanted, end)
+    return found
 
 
 def _overlap(first: str, second: str) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.release.excerpts import Cut, Piece, pieces_of
+from lib.release.excerpts import Cut, Piece, pieces_of, spans_of
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,12 @@ def test_a_secret_is_taken_out_before_a_text_is_cut():
     cut = Cut(room=5, clean=lambda text: text.replace("secret", "***"))
     assert cut.line("x" * 18 + "secret") == "x" * 18 + "**" + " […]"
     assert cut.text("y" * 39 + "secret" + "z" * 60)[0] == Piece("text", "y" * 39 + "*")
+
+
+@given(st.text("ab \n\t", max_size=40), st.text("ab \n\t", max_size=8))
+def test_a_quote_is_found_wherever_its_words_stand_in_a_row(text, quote):
+    words = quote.split()
+    pattern = r"\s+".join(map(re.escape, words))
+    expected = [match.span() for match in re.finditer(pattern, text)] if words else []
+    assert not expected or spans_of(text, quote) == expected
+    assert expected or not any(" ".join(text[a:b].split()) == " ".join(words) for a, b in spans_of(text, quote))
