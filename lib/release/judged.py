@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from lib.evaluation import calibration as simulation
 from lib.evaluation.attribution import LABELS
 from lib.platform import signing
-from lib.platform.errors import redactor
 from lib.platform.workspace import Workspace
 from lib.release import attesting, case_changes, evidence, plots, tables
 from lib.release.case_changes import ABSTAINED, MEANINGS, UNREAD, CaseChange, Side
@@ -43,11 +42,11 @@ class Judged:
     gold: Mapping[str, Sequence[tuple[str, str]]]
     calibrated: dict[str, Any] | None = None
 
-    def cases(self, room: int) -> list[CaseChange]:
-        """Every case, was and is; ``room`` says how much of texts is kept."""
+    def cases(self, room: int, clean: Callable[[str], str]) -> list[CaseChange]:
+        """Every case, was and is; ``room`` says how much of texts is kept, ``clean`` takes secrets out of them."""
         if self.candidate is None:
             return []
-        return case_changes.changes_of(self.candidate, self.baseline, self.gold, Cut(room, redactor()))
+        return case_changes.changes_of(self.candidate, self.baseline, self.gold, Cut(room, clean))
 
 
 def read_release(workspace: Workspace, release_id: str) -> Judged:

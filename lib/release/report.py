@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from psycopg2.extensions import connection as Connection
 
 from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.platform.clock import timestamp
-from lib.platform.errors import NotFound
+from lib.platform.errors import NotFound, redactor
 from lib.platform.files import write_text
 from lib.platform.workspace import Workspace
 from lib.release import case_changes, comparing, evidence, excerpts, exports, judged, pages, plots, receipts
@@ -95,8 +96,9 @@ def comparison_page(found: comparing.Comparison) -> str:
 def _write(found: Judged, values: dict[str, Any], steps: Sequence[dict[str, Any]]) -> Path:
     """Writes the three files; ``values`` are those that the judged thing itself does not have."""
     values = {**values, "written_at": timestamp()}
+    clean = cache(redactor())  # each room asks for the same texts again
     for room in _ROOMS:
-        shown = {**judged.values(found, found.cases(room)), **values}
+        shown = {**judged.values(found, found.cases(room, clean)), **values}
         text = pages.render_html("report.html.j2", **shown)
         if len(text.encode()) <= _LARGEST_PAGE * max(1.0, len(shown["cases"]) / 200):
             break

@@ -21,8 +21,7 @@ from tests.release.compared import label, row, side, write_cases, write_side
 from tests.release.page import Page
 
 SCRIPT = "<script>alert(1)</script>"
-LONG = "x" * 10_000
-HEBREW = "שלום עולם " * 1000
+LONG = "שלום עולם " * 300 + "x" * 7_000
 GOLD = {f"q{number:02d}": [("pointer.md", f"a quote that only case {number} has")] for number in range(40)}
 
 
@@ -186,8 +185,8 @@ def test_no_text_of_a_case_becomes_markup(workspace, judge):
     assert "<script" not in (folder / "report.md").read_text(encoding="utf-8").lower()
 
 
-@pytest.mark.parametrize("text", [LONG, HEBREW], ids=["long", "right-to-left"])
-def test_long_and_right_to_left_texts_stay_within_their_place_and_the_page_under_a_megabyte(workspace, judge, text):
+def test_long_and_right_to_left_texts_stay_within_their_place_and_the_page_under_a_megabyte(workspace, judge):
+    text = LONG
     gold = {f"q{number:03d}": [("pointer.md", f"{text[:2000]} {number}")] for number in range(200)}
     rows = [row(query_id, "filter", query=text, response=text, lost_at="filter", lost_detail=text) for query_id in gold]
     before = [row(query_id, query=text, response=text, lost_at=None) for query_id in gold]
