@@ -88,6 +88,8 @@ def comparison_page(found: comparing.Comparison) -> str:
         found=found,
         forest=plots.forest(found.metrics),
         moves=case_changes.count_moves(found.cases),
+        outcomes=judged.outcomes(found.cases),
+        unanswerable=judged.unanswerable(found.cases),
         words_of=case_changes.words_of,
         written_at=timestamp(),
     )
