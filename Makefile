@@ -16,6 +16,8 @@ BENCH   ?=
 PAIRS   ?=
 WICE    ?=
 WATCH   ?=
+SYSTEM  ?=
+BASELINE ?=
 YES     ?=
 REASON  ?= asked for on the command line
 
@@ -28,17 +30,17 @@ DEV     := $(VENV)/.dev
 BENCHED := $(VENV)/.bench
 # ENV counts on the command line alone: many shells set one of that name for other reasons.
 export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
-export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE  # recipes read them from the environment, so that quotes in them do no harm
+export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE SYSTEM BASELINE  # recipes read them from the environment, so that quotes in them do no harm
 
 # The steps of a release, in order; each is a script (lib/release/steps.py says which).
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
 
 .DEFAULT_GOAL := help
-.PHONY: help golive rollback backup backups report compare history calibrate status monitor catch-up query lock ingest manifest health evaluate validate promote \
+.PHONY: help golive evaluate-system rollback backup backups report compare history calibrate status monitor catch-up query lock ingest manifest health evaluate validate promote \
         stop resume judge-report setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 golive: $(EVAL) ## release configs/candidate.yaml [CORPUS=dir CASES=file ENV=name BEDROCK=1 FRESH=1 DRY_RUN=1 CHUNK_SIZE=n ...]
 	@$(RUN) scripts/golive.py $(if $(CORPUS),--corpus "$$CORPUS") $(if $(CASES),--cases "$$CASES") \
@@ -65,6 +67,10 @@ history: $(EVAL) ## metrics over releases, plotted into metrics/history.svg
 
 calibrate: $(EVAL) ## the gate's own error rates: the live release built again, and six planted regressions (CASES=file)
 	@$(RUN) scripts/calibrate_gate.py $(if $(CASES),--cases "$$CASES") $(if $(BEDROCK),--use-bedrock)
+
+evaluate-system: $(EVAL) ## evaluate and gate a RAG of your own (SYSTEM=file with a system: block) [BASELINE=dir CASES=file CORPUS=dir DRY_RUN=1]
+	@$(RUN) scripts/evaluate_system.py $(if $(SYSTEM),--system "$$SYSTEM") $(if $(BASELINE),--baseline "$$BASELINE") \
+		$(if $(CASES),--cases "$$CASES") $(if $(CORPUS),--corpus "$$CORPUS") $(if $(BEDROCK),--use-bedrock) $(if $(DRY_RUN),--dry-run)
 
 status: $(CORE) ## what is live, and whether it answers queries
 	@$(RUN) scripts/status.py

@@ -1,8 +1,10 @@
 """Evaluate a RAG system of your own, an HTTP endpoint or a command, and gate it against an earlier evaluation.
 
-Reads:   configs/evaluation.yaml (system), configs/gates.yaml, the cases, the baseline's folder; with --corpus
-         a folder of documents, with --sources the database's, in which the gold quotes are looked up first
-Writes:  metrics/systems/<name>/evaluation/, verdict.json, verdict.txt
+Reads:   configs/evaluation.yaml (system) or --system FILE with such a block, configs/gates.yaml, the cases, the baseline's
+         folder; with --corpus a folder of documents, with --sources the database's, in which the gold quotes are looked up
+Writes:  metrics/systems/<name>/evaluation/, verdict.json, verdict.txt, report.html, report.md, junit.xml; under GitHub
+         Actions annotations and the job's summary. Nothing in a database, which it does without: a verdict on a system
+         is in no audit log, even where a database could be reached. A signing key signs it.
 A question goes out as {"query_id", "query"}; the answer is documented in configs/schemas/system_reply.schema.json.
 Exits with the verdict: 0 PASS, 3 FAIL, 4 INCONCLUSIVE, 13 ERROR. With --dry-run it asks one question and writes nothing.
 """
@@ -19,6 +21,7 @@ from lib.platform.workspace import Workspace
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, dry_run=True)
+    parser.add_argument("--system", metavar="FILE", help="YAML with a system: block, in place of the config's")
     parser.add_argument("--cases", metavar="FILE", help="the cases (default: eval/test_cases.json)")
     parser.add_argument("--baseline", metavar="DIR", help="an earlier evaluation of the same cases to compare with")
     parser.add_argument("--outdir", metavar="DIR", help="where to write (default: metrics/systems/<name>)")
@@ -40,11 +43,11 @@ def main() -> int:
     from lib.evaluation import settings as evaluation_settings
     from lib.evaluation import system_settings
     from lib.platform.postgres import database
-    from lib.release import system_assessment
+    from lib.release import report, system_assessment
 
     workspace = Workspace.find()
     settings = evaluation_settings.load(workspace, use_bedrock=args.use_bedrock)
-    values = system_settings.chosen(settings, url=args.url, command=args.command, name=args.name)
+    values = system_settings.chosen(settings, file=args.system, url=args.url, command=args.command, name=args.name)
     sources = tuple(filter(None, (args.sources or "").split(",")))
     with database(workspace, "system evaluation") if sources else nullcontext() as connection:
         corpus = Path(args.corpus) if args.corpus else None
@@ -63,7 +66,8 @@ def main() -> int:
             cli.emit(args, tried, system_assessment.tried_text(tried))
             return int(ExitCode.UNAVAILABLE if tried["problem"] else ExitCode.DONE)
         found = system_assessment.assess(workspace, system, planned)
-    cli.emit(args, {"verdict": found.content}, found.to_text(workspace))
+    page = report.publish_system(workspace, found.folder, quiet=args.json)
+    cli.emit(args, {"verdict": found.content, "report": page}, f"{found.to_text(workspace)}\nreport: {page}")
     return int(VERDICT_CODES[found.verdict])
 
 

@@ -46,7 +46,7 @@ def main() -> int:
         outcome = carry_out(workspace, connection, options, chosen)
     cli.emit(args, outcome.to_dict(), golive.to_text(outcome))
     if outcome.report:
-        exports.tell_github(workspace, outcome.release_id, quiet=args.json)
+        exports.tell_github(workspace.evidence(str(outcome.release_id)), str(outcome.release_id), quiet=args.json)
     return outcome.exit_code
 
 

@@ -34,7 +34,7 @@ def main() -> int:
     from lib.index.releases import get_release
     from lib.platform.lease import lease
     from lib.platform.postgres import address, database
-    from lib.release import assessment, health, receipts
+    from lib.release import assessment, health, receipts, report
 
     started = time.monotonic()
     workspace = Workspace.find()
@@ -65,7 +65,8 @@ def main() -> int:
             with lease(address(workspace), "health_gated_evaluation"):
                 found = assessment.assess(workspace, connection, cases_path=cases_path, settings=settings)
             result["verdict"], status = found.content, found.verdict
-            lines.append(found.to_text(workspace))
+            result["report"] = report.publish(workspace, connection, found.release_id, quiet=args.json)
+            lines += [found.to_text(workspace), f"report: {result['report']}"]
     cli.emit(args, result, "\n".join(lines))
     return int(VERDICT_CODES[status])
 

@@ -2,7 +2,8 @@
 
 Reads:   active_config.json, the sealed shadow table, the live table, the cases, configs/evaluation.yaml,
          configs/gates.yaml, configs/deterministic_evaluation.env, a model's stored judgements
-Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, golive.verdicts, golive.judgements
+Writes:  metrics/golive/<release_id>/evaluation/, verdict.json, verdict.txt, report.html, report.md, junit.xml,
+         golive.verdicts, golive.judgements; under GitHub Actions annotations and the job's summary
 Exits with the verdict: 0 PASS, 3 FAIL, 4 INCONCLUSIVE, 13 ERROR. With --skip-ingest and --skip-eval it only checks the
 environment that an evaluation would run in.
 With --manifest FILE it runs that manifest's evaluation again, into metrics/golive/<release_id>/reproduced/<time>/, and
@@ -27,9 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", metavar="FILE", help="run the evaluation of this manifest again, and compare")
     parser.add_argument("--outdir", metavar="DIR", help="with --manifest: where to write")
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
-    parser.add_argument(
-        "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
-    )
+    parser.add_argument("--fresh-judging", action="store_true", help="judge anew, and replace a model's stored judgements")
+    parser.add_argument("--no-report", action="store_true", help="leave the report to whoever runs this as a step")
     return parser
 
 
@@ -63,7 +63,7 @@ def main() -> int:
     from lib.evaluation import settings as evaluation_settings
     from lib.platform.lease import lease
     from lib.platform.postgres import address, database
-    from lib.release import assessment, health, ingesting
+    from lib.release import assessment, health, ingesting, report
 
     workspace = Workspace.find()
     settings = evaluation_settings.load(workspace, use_bedrock=args.use_bedrock)
@@ -73,13 +73,11 @@ def main() -> int:
         cli.emit(args, {"checks": [environment.to_dict()]}, health.to_text([environment]))
         return int(VERDICT_CODES[environment.status])
     result: dict[str, object] = {"checks": [environment.to_dict()]}
-    lines = [health.to_text([environment])]
-    code, built = 0, True
+    lines, code, built = [health.to_text([environment])], 0, True
     with database(workspace, "evaluation", write=True) as connection, lease(address(workspace), "production_evaluation"):
         if not args.skip_ingest:
             outcome = (ingesting.preview if args.dry_run else ingesting.ingest)(workspace, connection)
-            built = outcome["reused"] or outcome["applied"]
-            result["ingest"] = outcome
+            result["ingest"], built = outcome, outcome["reused"] or outcome["applied"]
             lines.append(ingesting.to_text(outcome))
         if args.dry_run and built and not args.skip_eval:
             planned = assessment.plan(workspace, connection, cases_path=cases_path, settings=settings)
@@ -89,9 +87,11 @@ def main() -> int:
             found = assessment.assess(
                 workspace, connection, cases_path=cases_path, settings=settings, fresh_judging=args.fresh_judging
             )
-            result["verdict"] = found.content
+            result["verdict"], code = found.content, int(VERDICT_CODES[found.verdict])
             lines.append(found.to_text(workspace))
-            code = int(VERDICT_CODES[found.verdict])
+            if not args.no_report:
+                result["report"] = report.publish(workspace, connection, found.release_id, quiet=args.json)
+                lines.append(f"report: {result['report']}")
     cli.emit(args, result, "\n".join(lines))
     return code
 

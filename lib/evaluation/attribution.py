@@ -95,7 +95,8 @@ def _loss_of(gold: GoldSpan, query: str, seen: Seen, rows: list[Candidate] | Non
     if covered(gold, exact.snapshot):
         missed = _names(_holding(gold, exact.snapshot), seen.snapshot)
         return Loss("approximate index", f"exact search finds {missed}, the index does not")
-    return _cut(gold, seen.snapshot, rows) or Loss("ranking", _ranked(holding, exact))
+    whole_quote = [row for row in holding if covered(gold, [row])]  # a part that ranks well is not what was needed
+    return _cut(gold, seen.snapshot, rows) or Loss("ranking", _ranked(whole_quote or holding, exact))
 
 
 def _lost_in_table(gold: GoldSpan, rows: Sequence[Candidate]) -> Loss | None:

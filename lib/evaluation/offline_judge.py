@@ -33,6 +33,11 @@ _PHRASE_START = re.compile(
     r"[,;:] | [–—] | (?:and|or|but|so|because|which|while|whereas|although|however|since|that|when|where|who|if"
     r"|by|for|from|in|into|of|on|to|with|as|at) "
 )
+_LIMITS = ("least_held", "least_similarity", "least_context")
+
+
+def _support_name(embedder_name: str, *limits: float) -> str:
+    return f"support({embedder_name}, {', '.join(f'{limit:g}' for limit in limits)})"
 
 
 class SupportJudge:
@@ -63,8 +68,7 @@ class SupportJudge:
         return other
 
     def _describe(self) -> str:
-        limits = (self._least_held, self._least_similarity, self._least_context)
-        return f"support({self._embedder_name}, {', '.join(f'{limit:g}' for limit in limits)})"
+        return _support_name(self._embedder_name, self._least_held, self._least_similarity, self._least_context)
 
     def label(self, result: Any) -> None:
         answer = _phrases_of(result.gt_answer, result.query)
@@ -162,7 +166,12 @@ class LexicalJudge:
 
 def offline_judge(embedder: Embedder, limits: Mapping[str, Any]) -> SupportJudge:
     """The judge of ``judge:`` in ``configs/evaluation.yaml``."""
-    return SupportJudge(embedder, limits["least_held"], limits["least_similarity"], limits["least_context"])
+    return SupportJudge(embedder, *(limits[name] for name in _LIMITS))
+
+
+def offline_judge_name(embedder_name: str, limits: Mapping[str, Any]) -> str:
+    """The name that ``offline_judge`` will have, without a model in memory."""
+    return _support_name(embedder_name, *(limits[name] for name in _LIMITS))
 
 
 def supports(passage: str, quote: str, least_coverage: float) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lib.config import schemas
+from lib.config import schemas, strict_yaml
 from lib.evaluation.settings import EvaluationSettings
 from lib.evaluation.systems import System
 from lib.evaluation.systems_command import CommandLimits, CommandSystem
@@ -15,13 +16,17 @@ from lib.platform.errors import ConfigInvalid
 from lib.platform.workspace import Workspace
 
 
-def chosen(settings: EvaluationSettings, *, url: str | None, command: str | None, name: str | None) -> dict[str, Any]:
-    """The ``system`` block with what the command line says over it.
+def chosen(
+    settings: EvaluationSettings, *, url: str | None, command: str | None, name: str | None, file: str | None = None
+) -> dict[str, Any]:
+    """The ``system`` block, with what a file's block says over it, and over both what the command line says.
 
     Raises:
-        ConfigInvalid: a value does not fit, or no external system is named.
+        ConfigInvalid: a value does not fit, or no external system is named. NotFound: there is no such file.
     """
     values = dict(settings.values["system"])
+    if file is not None:
+        values |= _block_of(Path(file))
     if url is not None:
         values |= {"kind": "http", "url": url}
     if command is not None:
@@ -41,6 +46,15 @@ def chosen(settings: EvaluationSettings, *, url: str | None, command: str | None
     if values["kind"] == "command" and not values["command"]:
         raise ConfigInvalid("system.command is empty", hint='command: ["program", "argument"]')
     return values
+
+
+def _block_of(path: Path) -> dict[str, Any]:
+    """The ``system:`` block of a YAML file, which may leave values out and holds nothing else."""
+    found = strict_yaml.load(path, "system").values
+    block = found.get("system")
+    if set(found) != {"system"} or not isinstance(block, dict):
+        raise ConfigInvalid(f"{path} must hold a system: block and nothing else", hint="as in configs/evaluation.yaml")
+    return dict(block)
 
 
 def make_system(workspace: Workspace, values: Mapping[str, Any]) -> System:

@@ -52,6 +52,10 @@ class Workspace:
     def evidence(self, release_id: str) -> Path:
         return self.root / "metrics" / "golive" / release_id
 
+    def calibration(self, release_id: str) -> Path:
+        """What a calibration of the gate with real builds found for a release."""
+        return self.root / "metrics" / "calibration" / f"{release_id}.json"
+
     def show(self, path: Path) -> str:
         """``path`` as a person would type it from the project's folder; absolute only outside of it."""
         try:

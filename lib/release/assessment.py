@@ -317,7 +317,8 @@ def verdict_text(content: dict[str, Any]) -> str:
     # a file's keys are sorted: the same verdict has to read the same before it was written and after
     roles = sorted(content["produced_by"], key=lambda role: (_ROLES.index(role) if role in _ROLES else len(_ROLES), role))
     lines.append("produced by: " + ", ".join(f"{role} {content['produced_by'][role]}" for role in roles))
-    lines.append(f"compared with: {content['baseline_release'] or 'nothing: no other release is live'}")
+    nothing = "no baseline was given" if "baseline_folder" in content else "no other release is live"
+    lines.append(f"compared with: {content['baseline_release'] or f'nothing: {nothing}'}")
     lines.append(attesting.signed_line(content.get("signed_by")))
     if "calibration" in content:
         lines.append(calibration.to_text(content["calibration"]))

@@ -112,14 +112,44 @@ def sign_manifest(path: Path, found: Mapping[str, Any], key: CryptoSigner | None
         write_json(envelope_of(path), signing.sign(manifest_statement(path, found), key))
 
 
-def sign_verdict(connection: Connection, folder: Path, content: Mapping[str, Any], key: CryptoSigner | None) -> None:
-    """As ``sign_manifest``, for a verdict that stands in the audit log."""
+def sign_verdict(connection: Connection | None, folder: Path, content: Mapping[str, Any], key: CryptoSigner | None) -> None:
+    """As ``sign_manifest``, for a verdict that stands in the audit log; without a connection, for one that does not."""
     path = folder / "verdict.json"
     envelope_of(path).unlink(missing_ok=True)
     if key:
-        with connection:
-            entry = audit.find(connection, "verdict", content["release_id"], digest_of(content))
+        entry = None
+        if connection is not None:
+            with connection:
+                entry = audit.find(connection, "verdict", content["release_id"], digest_of(content))
         write_json(envelope_of(path), signing.sign(verdict_statement(folder, content, entry), key))
+
+
+def signature_of_verdict(workspace: Workspace, folder: Path) -> signing.Signature:
+    """The signature of the verdict in a folder, for people. One that is about something else, or that was taken away, is
+    ``bad``; where no key can be read to hold it against, it is ``unchecked``.
+    """
+    try:
+        found = signing.check(envelope_of(folder / "verdict.json"), trusted(workspace))
+        if found.statement is not None:
+            require_files(found.statement, folder)  # first: what is as it was signed is a whole verdict
+            require_verdict(found.statement, folder, read_json(folder / "verdict.json", "verdict"))
+    except IntegrityMismatch as error:
+        return signing.Signature("bad", error.message)
+    except GoliveError as error:
+        return signing.Signature("unchecked", error.message)
+    if found.state == "unsigned" and (key := _said_to_sign(folder)):
+        return signing.Signature("bad", f"the verdict says that key {key[:12]} signed it, but {found.found}", key)
+    return found
+
+
+def _said_to_sign(folder: Path) -> str | None:
+    """The key that a verdict names; None where it names none, or cannot be read."""
+    try:
+        content = read_json(folder / "verdict.json", "verdict")
+    except GoliveError:
+        return None
+    key = content.get("signed_by") if isinstance(content, dict) else None
+    return str(key) if key else None
 
 
 def unsigned_by(path: Path, key: CryptoSigner | None) -> bool:

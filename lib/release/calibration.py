@@ -31,7 +31,7 @@ from lib.index.seal import content_of
 from lib.platform import postgres
 from lib.platform.clock import now, timestamp
 from lib.platform.errors import Refused, Unavailable, UsageError
-from lib.platform.files import write_json
+from lib.platform.files import digest_of, write_json
 from lib.platform.progress import note
 from lib.platform.workspace import Workspace
 from lib.release import health
@@ -119,7 +119,7 @@ def plan(
         gates=load_gates(workspace),
         planted=[item for item in asked if item.name not in skipped],
         skipped=skipped,
-        path=workspace.root / "metrics" / "calibration" / f"{release.release_id}.json",
+        path=workspace.calibration(release.release_id),
     )
 
 
@@ -147,6 +147,7 @@ def calibrate(workspace: Workspace, connection: Connection, planned: Plan) -> di
             **planned.to_dict(),
             "documents": len(documents),
             "calibrated_at": timestamp(),
+            "gates_digest": digest_of(planned.gates),
             "inputs": unchanged.evaluation.summary["inputs"],
             "produced_by": unchanged.evaluation.summary["produced_by"],
             "unchanged": _judged_again(planned, unchanged, again),

@@ -1,25 +1,40 @@
-"""What happened to each case between two evaluations: values, claims, evidence, and where it was lost. Pure."""
+"""What happened to each case between two evaluations: values, claims, evidence, and where it was lost. Pure.
+
+An unanswerable case has no evidence to lose: it is told whether the system abstained, as it should, or answered.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from lib.evaluation.attribution import STAGES, label_of, stage_of
+from lib.evaluation.attribution import LABELS, STAGES, label_of, stage_of
 from lib.evaluation.ragchecker_metrics import LOWER_IS_BETTER
 from lib.evaluation.results import CASE_METRICS, Evaluation
+from lib.release.excerpts import Cut, Piece, spans_of
 
 MOVES = ("worse", "unscored", "better", "same", "new")
 # The first of these that differs says whether a case got better or worse; the stage is looked at before them.
 DECIDING = ("recall", "claim_recall", "precision", "faithfulness", "hallucination")
 _EQUAL = 1e-9
-ROOM = 160  # characters kept on each side of marked gold; of answers and of gold itself, eight times as many
 _PASSAGES = 2  # a side
-_LEAST_PART = 16  # characters of a quote that a passage must begin or end with to count as holding a part of it
+# What became of a case: a label of ``attribution.LABELS`` where it was lost, else one of these; the last three are of
+# unanswerable cases.
+USED, ABSTAINED, ANSWERED, UNREAD = "used", "abstained", "answered", "no answer known"
+MEANINGS = {
+    "unknown": "nobody can tell: no answer came, or the system's index cannot be looked into",
+    "missing document": "the document that holds it is not in the index, or another version is",
+    "deduplication": "its chunk was dropped as a near-duplicate of one that does not say it",
+    "chunk boundary": "the quote is cut over several chunks, and not all of them got through",
+    "approximate index": "exact search finds it, the vector index does not",
+    "ranking": "the index holds it, and ranks other chunks before it",
+    "filter": "it was retrieved, and reranking and the filter kept it from the reader",
+    "reader": "the reader was shown it, and the answer does not use it",
+}
+_IN_ORDER = (*LABELS, UNREAD, ANSWERED, USED, ABSTAINED)  # of those compared with nothing, the worst first
 
 
 @dataclass(frozen=True)
@@ -32,14 +47,6 @@ class Side:
     @property
     def release_id(self) -> str:
         return str(self.evaluation.summary["inputs"]["release_id"])
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a passage. ``kind``: ``text``, ``gold`` (to be marked), or ``gap`` (says how much was left out)."""
-
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -76,19 +83,28 @@ class Value:
 
 @dataclass(frozen=True)
 class CaseChange:
-    """An answerable case, was and is. ``move`` is one of ``MOVES``; without a baseline it is ``new``."""
+    """A case, was and is. ``move`` is one of ``MOVES``; without a baseline it is ``new``.
+
+    ``outcome``: where it was lost, or one of ``USED``, ``ABSTAINED``, ``ANSWERED``, ``UNREAD``; ``detail`` says why.
+    ``claims_left_out`` counts those that did not change and are not listed.
+    """
 
     query_id: str
     query: str
     tags: tuple[str, ...]
+    answerable: bool
+    unscored: bool
     move: str
     decided_by: str
-    lost_at: str | None
-    lost_before: str | None
+    outcome: str
+    outcome_before: str | None
+    detail: str
+    detail_before: str
     values: tuple[Value, ...]
     answer: tuple[Piece, ...]
     answer_before: tuple[Piece, ...]
     claims: tuple[Claim, ...]
+    claims_left_out: int
     gold: tuple[tuple[str, tuple[Piece, ...]], ...]
     passages: tuple[Passage, ...]
     notes: tuple[str, ...]
@@ -98,41 +114,40 @@ class CaseChange:
         return [value for value in self.values if value.better is better]
 
     @property
+    def lost(self) -> bool:
+        return self.outcome in LABELS
+
+    @property
+    def good(self) -> bool:
+        """Whether it came out as it should."""
+        return self.outcome in (USED, ABSTAINED) and not self.unscored
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What it can be filtered by."""
+        kind = "answerable" if self.answerable else "unanswerable"
+        return (kind, self.outcome, *(["lost"] if self.lost else []), *(["unscored"] if self.unscored else []))
+
+    @property
     def changed(self) -> bool:
         return self.move not in ("same", "new") or any(value.better is not None for value in self.values)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How texts are cut for showing. ``clean`` is done first: a secret that was cut in two would not be known again."""
-
-    room: int = ROOM
-    clean: Callable[[str], str] = str
-
-    def text(self, text: str) -> tuple[Piece, ...]:
-        """The beginning of an answer or a quote."""
-        return _cut(self.clean(text), 8 * self.room)
-
-    def passage(self, text: str, quotes: Sequence[str]) -> tuple[Piece, ...]:
-        return pieces_of(self.clean(text), [self.clean(quote) for quote in quotes], self.room)
 
 
 def changes_of(
     candidate: Side, baseline: Side | None, gold: Mapping[str, Sequence[tuple[str, str]]], cut: Cut | None = None
 ) -> list[CaseChange]:
-    """Every answerable case of the candidate, the worst first.
+    """Every case of the candidate, the worst first.
 
     Args:
         baseline: an evaluation of the same cases; None where nothing is compared with.
         gold: ``query_id`` → (document, quote) of its evidence; empty where the cases are not at hand.
-        cut: how much of answers and passages is kept.
+        cut: how much of texts is kept.
     """
     cut = cut or Cut()
     before = {row["query_id"]: row for row in baseline.evaluation.rows} if baseline else {}
     found = [
         (_case(row, before.get(row["query_id"]), candidate, baseline, tuple(gold.get(row["query_id"], ())), cut), row)
         for row in candidate.evaluation.rows
-        if row["answerable"]
     ]
     found.sort(key=lambda pair: (MOVES.index(pair[0].move), _loss(pair[1], before.get(pair[1]["query_id"]))))
     return [change for change, _ in found]
@@ -144,13 +159,48 @@ def count_moves(changes: Iterable[CaseChange]) -> dict[str, int]:
     return {move: counts[move] for move in MOVES}
 
 
+def count_outcomes(changes: Iterable[CaseChange]) -> tuple[Counter[str], Counter[str]]:
+    """How many cases came to each outcome: now, and before."""
+    listed = list(changes)
+    before = (change.outcome_before for change in listed if change.outcome_before is not None)
+    return Counter(change.outcome for change in listed), Counter(before)
+
+
+def words_of(outcome: str | None) -> str:
+    """An outcome in words."""
+    said = {
+        None: "not evaluated",
+        USED: "answer used its evidence",
+        ABSTAINED: "abstained, as it should",
+        ANSWERED: "answered, though nothing says so",
+        UNREAD: "no answer known",
+        "unknown": "lost, nobody knows where",
+    }
+    return said.get(outcome, f"lost at {outcome}")
+
+
+def outcome_of(row: Mapping[str, Any]) -> str:
+    """What became of a case, out of its row."""
+    if row["answerable"]:
+        return label_of(row) or USED
+    if row["unscored"]:
+        return UNREAD
+    return ABSTAINED if row["abstained"] else ANSWERED
+
+
 def _loss(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Any, ...]:
     """Sorts the greatest loss first, then by ``query_id``."""
     if before is None:
-        return (STAGES.index(stage_of(row)), 0.0, row["query_id"])
-    fallen = STAGES.index(stage_of(row)) - STAGES.index(stage_of(before))
-    recall = (row["metrics"]["recall"] or 0.0) - (before["metrics"]["recall"] or 0.0)
+        return (not row["unscored"], _IN_ORDER.index(outcome_of(row)), row["query_id"])
+    fallen = _reached(row) - _reached(before)
+    recall = ((row["metrics"] or {}).get("recall") or 0.0) - ((before["metrics"] or {}).get("recall") or 0.0)
     return (fallen, recall, row["query_id"])
+
+
+def _reached(row: Mapping[str, Any]) -> int:
+    """How far a case came; an unanswerable one that was answered went as wrong as one that the reader lost."""
+    wrong = not row["answerable"] and not row["abstained"]
+    return STAGES.index("reader" if wrong else stage_of(row))
 
 
 def _case(
@@ -168,28 +218,37 @@ def _case(
     move, decided_by = _move(row, before, values)
     claims, notes = _claims(label, label_before if before else None)
     notes += [f"unscored: {row['unscored']}"] if row["unscored"] else []
-    notes += [f"lost at {label_of(row)}: {row['lost_detail']}"] if label_of(row) and row.get("lost_detail") else []
     notes += [f"unscored before: {before['unscored']}"] if before and before["unscored"] else []
     quotes = [quote for _, quote in gold]
+    listed = [claim for place, claim in enumerate(claims) if place < cut.listed or claim.change in ("lost", "gained")]
     return CaseChange(
         query_id=query_id,
-        query=row["query"],
+        query=cut.line(row["query"]),
         tags=tuple(row.get("tags", ())),
+        answerable=row["answerable"],
+        unscored=bool(row["unscored"]),
         move=move,
         decided_by=decided_by,
-        lost_at=label_of(row),
-        lost_before=label_of(before) if before else None,
+        outcome=outcome_of(row),
+        outcome_before=outcome_of(before) if before else None,
+        detail=cut.line(row.get("lost_detail") or ""),
+        detail_before=cut.line(before.get("lost_detail") or "") if before else "",
         values=values,
         answer=cut.text(row.get("response", "")),
         answer_before=cut.text(before.get("response", "")) if before else (),
-        claims=claims,
-        gold=tuple((doc_id, cut.text(quote)) for doc_id, quote in gold),
+        claims=tuple(replace(claim, text=cut.line(claim.text)) for claim in listed),
+        claims_left_out=len(claims) - len(listed),
+        gold=tuple((doc_id, cut.text(quote)) for doc_id, quote in gold[: cut.listed]),
         passages=_passages(label, label_before, quotes, cut),
-        notes=tuple(notes),
+        notes=tuple(cut.line(note) for note in notes),
     )
 
 
 def _values(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Value, ...]:
+    if not row["answerable"]:
+        sides = [None if side is None or side["unscored"] else float(side["abstained"]) for side in (before, row)]
+        changed = None not in sides and sides[0] != sides[1]
+        return (Value("abstained", sides[0], sides[1], bool(sides[1]) if changed else None),)
     found = []
     for metric in CASE_METRICS:
         now = row["metrics"].get(metric)
@@ -207,13 +266,15 @@ def _move(row: Mapping[str, Any], before: Mapping[str, Any] | None, values: Sequ
         return "new", ""
     if row["unscored"] or before["unscored"]:  # a stand-in value shows nothing, in either direction
         return "unscored", "no score on one side"
-    now, was = STAGES.index(stage_of(row)), STAGES.index(stage_of(before))
+    now, was = _reached(row), _reached(before)
+    if now != was and not row["answerable"]:
+        return ("better" if now > was else "worse"), "whether it abstains"
     if now != was:
         return ("better" if now > was else "worse"), "where evidence is lost"
-    by_name = {value.metric: value for value in values}
+    better = {value.metric: value.better for value in values}
     for metric in DECIDING:
-        if by_name[metric].better is not None:
-            return ("better" if by_name[metric].better else "worse"), metric
+        if better.get(metric) is not None:
+            return ("better" if better[metric] else "worse"), metric
     return "same", ""
 
 
@@ -269,82 +330,10 @@ def _passages(
 
 def _holding(shown: Mapping[str, str], quotes: Sequence[str]) -> dict[str, str]:
     """The first passages that hold a quote or a part of one."""
-    holding = (item for item in shown.items() if any(_spans(item[1], quote) for quote in quotes))
+    holding = (item for item in shown.items() if any(spans_of(item[1], quote) for quote in quotes))
     return dict(islice(holding, _PASSAGES))
 
 
 def _shown(label: Mapping[str, Any] | None) -> dict[str, str]:
     """Chunk id → text of what the reader was shown, in its order."""
     return {item["doc_id"]: item["text"] for item in (label or {}).get("retrieved_context") or []}
-
-
-def pieces_of(text: str, quotes: Sequence[str], room: int = ROOM) -> tuple[Piece, ...]:
-    """A passage with every quote, or the part of it that the passage holds, marked; what is far from it left out."""
-    spans = _merged([span for quote in quotes for span in _spans(text, quote)])
-    if not spans:
-        return _cut(text, 2 * room)
-    pieces: list[Piece] = []
-    reached = 0
-    for place, (start, end) in enumerate(spans):
-        pieces += _between(text[reached:start], keep_head=room if place else 0, keep_tail=room)
-        pieces += [
-            Piece("gold", piece.text) if piece.kind == "text" else piece for piece in _cut(text[start:end], 8 * room)
-        ]
-        reached = end
-    pieces += _between(text[reached:], keep_head=room, keep_tail=0)
-    return tuple(pieces)
-
-
-def _between(text: str, *, keep_head: int, keep_tail: int) -> list[Piece]:
-    """A text with its middle left out, where that spares something."""
-    left_out = len(text) - keep_head - keep_tail
-    if left_out < 40:
-        return [Piece("text", text)] if text else []
-    head, tail = text[:keep_head], text[len(text) - keep_tail :]
-    pieces = [Piece("text", head), Piece("gap", f"{left_out} characters"), Piece("text", tail)]
-    return [piece for piece in pieces if piece.text]
-
-
-def _cut(text: str, room: int) -> tuple[Piece, ...]:
-    """The first ``room`` characters, and how many were left out."""
-    return tuple(_between(text, keep_head=room, keep_tail=0))
-
-
-def _spans(text: str, quote: str) -> list[tuple[int, int]]:
-    """Where a quote stands in a text, blanks counting as equal; else the end or beginning of it that the text holds."""
-    words = quote.split()
-    if not words:
-        return []
-    pattern = r"\s+".join(re.escape(word) for word in words)
-    if whole := [match.span() for match in re.finditer(pattern, text)]:
-        return whole
-    body = text.strip()
-    offset = len(text) - len(text.lstrip())
-    if len(body) >= _LEAST_PART and body in quote:
-        return [(offset, offset + len(body))]
-    length = _overlap(quote, body)
-    if length >= _LEAST_PART:
-        return [(offset, offset + length)]
-    length = _overlap(body, quote)
-    return [(offset + len(body) - length, offset + len(body))] if length >= _LEAST_PART else []
-
-
-def _overlap(first: str, second: str) -> int:
-    """The length of the longest end of ``first`` that ``second`` begins with; 0 where it is under ``_LEAST_PART``."""
-    seed = second[:_LEAST_PART]
-    place = first.find(seed) if len(seed) == _LEAST_PART else -1
-    while place >= 0:
-        if second.startswith(first[place:]):
-            return len(first) - place
-        place = first.find(seed, place + 1)
-    return 0
-
-
-def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged

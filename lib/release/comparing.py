@@ -16,7 +16,8 @@ from lib.platform.errors import GoliveError, NotFound, Refused, redactor
 from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import case_changes, evidence
-from lib.release.case_changes import CaseChange, Cut, Side
+from lib.release.case_changes import CaseChange, Side
+from lib.release.excerpts import Cut
 from lib.release.gates import load_gates
 from lib.release.tables import interval, number, text_table
 
@@ -242,8 +243,8 @@ def to_text(found: Comparison) -> str:
 
 
 def _stages(case: CaseChange) -> str:
-    now, before = case.lost_at or "used", case.lost_before or "used"
-    return now if now == before else f"{before} -> {now}"
+    before = case.outcome_before or case.outcome
+    return case.outcome if case.outcome == before else f"{before} -> {case.outcome}"
 
 
 def _claim_words(case: CaseChange) -> str:

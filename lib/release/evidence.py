@@ -13,6 +13,9 @@ from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release.case_changes import Side
 
+VERDICT_FIELDS = {"verdict", "reasons", "warnings", "metrics", "cases", "produced_by", "baseline_release"}
+_RUN_FIELDS = {"steps", "finished_at"}
+
 
 def read_object(path: Path, fields: set[str]) -> dict[str, Any] | None:
     """The file's object, where it is one that has these fields."""
@@ -21,6 +24,15 @@ def read_object(path: Path, fields: set[str]) -> dict[str, Any] | None:
     except GoliveError:
         return None
     return found if isinstance(found, dict) and fields <= found.keys() else None
+
+
+def run_of(folder: Path) -> dict[str, Any] | None:
+    """The last run of ``make golive`` on a release; None where it was evaluated again since: that run is history."""
+    run = read_object(folder / "run.json", _RUN_FIELDS)
+    evaluated = read_object(folder / "receipts" / "evaluate.json", {"finished_at"})
+    if run and evaluated and str(evaluated["finished_at"]) > str(run["finished_at"]):
+        return None
+    return run
 
 
 def read_side(folder: Path) -> Side | None:

@@ -12,11 +12,9 @@ from xml.etree import ElementTree
 
 from lib.platform.errors import VERDICT_CODES, ExitCode, redact
 from lib.platform.files import writing
-from lib.platform.workspace import Workspace
 from lib.release import evidence
 from lib.release.tables import status_of
 
-VERDICT_FIELDS = {"verdict", "reasons", "warnings", "metrics", "cases", "produced_by", "baseline_release"}
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0, even as an entity
 
 
@@ -113,19 +111,19 @@ def _escaped(text: str, more: Sequence[str] = ()) -> str:
     return text
 
 
-def tell_github(workspace: Workspace, release_id: str | None, *, quiet: bool = False) -> None:
+def tell_github(folder: Path, name: str, *, quiet: bool = False) -> None:
     """Under GitHub Actions: prints the annotations and appends ``report.md`` to the job's summary; else does nothing.
 
     Args:
+        folder: the evidence of the release or system of that name.
         quiet: stdout belongs to a JSON document; GitHub reads the annotations from stderr just as well.
     """
-    if os.environ.get("GITHUB_ACTIONS") != "true" or release_id is None:
+    if os.environ.get("GITHUB_ACTIONS") != "true":
         return
-    folder = workspace.evidence(release_id)
-    run = evidence.read_object(folder / "run.json", {"steps"}) or {"steps": []}
+    run = evidence.run_of(folder) or {"steps": []}
     stopped = next((step for step in run["steps"] if step["state"] == "stopped here"), None)
-    verdict = evidence.read_object(folder / "verdict.json", VERDICT_FIELDS)
-    for line in github_annotations(release_id, verdict, stopped):
+    verdict = evidence.read_object(folder / "verdict.json", evidence.VERDICT_FIELDS)
+    for line in github_annotations(name, verdict, stopped):
         print(line, file=sys.stderr if quiet else sys.stdout)
     summary, written = os.environ.get("GITHUB_STEP_SUMMARY"), folder / "report.md"
     if summary and written.exists():

@@ -14,6 +14,7 @@ from psycopg2.extensions import connection as Connection
 from lib.config import schemas, strict_yaml
 from lib.evaluation import cases as case_files
 from lib.evaluation import run
+from lib.evaluation.offline_judge import offline_judge_name
 from lib.evaluation.settings import EvaluationSettings
 from lib.index.documents import corpus_digest
 from lib.index.releases import Release
@@ -97,7 +98,7 @@ def build(
             },
             "reranker": {"id": config.rerank.model},
             "reader": {"id": settings.model("reader") or f"extractive({offline})"},
-            "judge": {"id": settings.model("judge") or "lexical"},
+            "judge": {"id": settings.model("judge") or offline_judge_name(offline, settings.values["judge"])},
         },
         "retrieval": asdict(config.retrieval),
         "rerank": asdict(config.rerank),

@@ -133,7 +133,7 @@ STEPS = (
     Step(
         "evaluate",
         "production_evaluation.py",
-        lambda options: ["--skip-ingest", *_cases(options), *_bedrock(options), *_fresh(options)],
+        lambda options: ["--skip-ingest", "--no-report", *_cases(options), *_bedrock(options), *_fresh(options)],
         _evaluate_holds,
     ),
     Step("backup", "backup_production_state.py", lambda options: [], _backup_holds),

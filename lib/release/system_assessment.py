@@ -1,6 +1,7 @@
 """Assessing a system of one's own (HTTP endpoint or command): the same evaluation, the same gate, the same files.
 
-It is compared with an earlier evaluation of the same cases, in a folder: no release and no database is needed.
+It is compared with an earlier evaluation of the same cases, in a folder: no release and no database is needed, and so none
+is told of the verdict either. A signing key signs it as it does that on a release.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lib.evaluation.systems import System
 from lib.index.documents import Document, digest_of_documents, read_documents, scan_folder
 from lib.platform.errors import ConfigInvalid, Refused
 from lib.platform.workspace import Workspace
-from lib.release import assessment
+from lib.release import assessment, attesting
 from lib.release.assessment import Assessment
 from lib.release.gates import load_gates
 
@@ -35,6 +36,7 @@ class Plan:
     request: run.SystemRequest
     cases: list[Case]
     baseline: results.Evaluation | None
+    baseline_folder: Path | None
     gates: dict[str, Any]
     folder: Path
 
@@ -99,12 +101,14 @@ def plan(
         audit_file=folder / "prompt_audit.jsonl",
     )
     metrics = {name: limits for name, limits in gates["metrics"].items() if name not in _OF_AN_INDEX}
-    found = _baseline(request, baseline, folder) if baseline else None
-    return Plan(request, cases, found, {**gates, "metrics": metrics}, folder)
+    home = _home(baseline, folder) if baseline else None
+    found = _baseline(request, home) if home else None
+    return Plan(request, cases, found, home, {**gates, "metrics": metrics}, folder)
 
 
 def assess(workspace: Workspace, system: System, planned: Plan) -> Assessment:
     """Evaluates the system, judges it, and writes ``evaluation/``, ``verdict.json`` and ``verdict.txt`` into the folder."""
+    signer = attesting.signer()  # a key that cannot be read stops this before the work, not after it
     evaluation = run.evaluate_system(workspace, system, planned.request, planned.cases, planned.folder / "evaluation")
     decided = gate.judge_gate(evaluation, planned.baseline, planned.gates, planned.request.settings.determinism.seed)
     if decided.verdict == "PASS" and planned.baseline is None:
@@ -113,13 +117,18 @@ def assess(workspace: Workspace, system: System, planned: Plan) -> Assessment:
     seed = planned.request.settings.determinism.seed
     content = {
         **assessment.content_of(workspace, evaluation, planned.request.cases.path, planned.gates, decided),
+        "baseline_folder": workspace.show(planned.baseline_folder) if planned.baseline_folder else None,
+        "baseline_metrics_digest": planned.baseline.digest if planned.baseline else None,
+        "signed_by": attesting.keyid(signer),
         "calibration": calibration.estimate(evaluation, planned.baseline, planned.gates, seed),
     }
     assessment.write(planned.folder, content)
+    attesting.sign_verdict(None, planned.folder, content, signer)
     return Assessment(system.name, decided.verdict, content, planned.folder)
 
 
-def _baseline(request: run.SystemRequest, place: Path, folder: Path) -> results.Evaluation:
+def _home(place: Path, folder: Path) -> Path:
+    """Where the baseline's evaluation stands, which is not where the new one will."""
     home = place / "evaluation" if (place / "evaluation").is_dir() else place
     if home.resolve() == (folder / "evaluation").resolve():
         raise Refused(
@@ -127,6 +136,10 @@ def _baseline(request: run.SystemRequest, place: Path, folder: Path) -> results.
             detail=os.fspath(folder),
             hint="another --outdir, or another --name",
         )
+    return home
+
+
+def _baseline(request: run.SystemRequest, home: Path) -> results.Evaluation:
     found = results.read(home)
     wanted = {
         "cases_digest": request.cases.digest,

@@ -242,6 +242,14 @@ def test_a_split_quote_of_which_one_part_was_shown_was_lost_at_the_boundary():
     assert attribute(case, Seen([left, right], [left], False), FakeTable([left, right, both])).label == "filter"
 
 
+def test_of_a_quote_that_one_chunk_holds_whole_that_chunks_rank_is_told():
+    gold = GoldSpan("d", "1", 0, 9, "one two 3")
+    part, both = candidate("d#0", "d", "one two", "1"), candidate("d#2", "d", "one two 3", "1")
+    table = RankedTable([part, both], ExactResult([part], {"d#0": Ranks(1, 1), "d#2": Ranks(60, 70)}))
+    found = attribute(Case("q", "?", "", True, True, (gold,), ()), Seen([part], [part], False), table)
+    assert found == Loss("ranking", "d#2 ranks 60 by vector, 70 by words; 1 make the snapshot")
+
+
 @pytest.mark.parametrize(
     ("hits", "stage"),
     [
@@ -276,6 +284,20 @@ class FakeTable:
 
     def search(self, query: str, chunk_ids: Sequence[str]) -> ExactResult:
         raise AssertionError("these cases are told apart without a search")
+
+
+@dataclass(frozen=True)
+class RankedTable:
+    """A table whose exact search finds what it is told to."""
+
+    rows: list[Candidate]
+    found: ExactResult
+
+    def chunks_of(self, doc_ids: Sequence[str]) -> list[Candidate]:
+        return self.rows
+
+    def search(self, query: str, chunk_ids: Sequence[str]) -> ExactResult:
+        return self.found
 
 
 def corpus(gold: str) -> dict[str, str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lib.release.case_changes import Piece, changes_of, count_moves, pieces_of
+from lib.release.case_changes import changes_of, count_moves, count_outcomes, words_of
+from lib.release.excerpts import Cut, Piece
 from tests.release.compared import BEFORE, NOW, label, row, side
 
 
@@ -52,23 +51,95 @@ def test_a_change_that_does_not_decide_is_still_a_change():
     assert one(row("a", f1=0.1), row("a", f1=0.9)).changed
 
 
-def test_the_worst_come_first_and_unanswerable_cases_are_not_told():
-    before = [row("a"), row("b"), row("c"), row("d", "reader"), {**row("e"), "answerable": False, "metrics": None}]
+def unanswerable(query_id, *, abstained=True, unscored=""):
+    return {**row(query_id, abstained=abstained, unscored=unscored), "answerable": False, "metrics": None}
+
+
+def test_the_worst_come_first():
+    before = [row("a"), row("b"), row("c"), row("d", "reader"), unanswerable("e"), unanswerable("f")]
     now = [
         row("a", "reader"),
         row("b", "retrieval"),
         row("c"),
         row("d"),
-        {**row("e"), "answerable": False, "metrics": None},
+        unanswerable("e"),
+        unanswerable("f", abstained=False),
     ]
     found = changes_of(side(NOW, now), side(BEFORE, before), {})
     assert [(case.query_id, case.move) for case in found] == [
         ("b", "worse"),
         ("a", "worse"),
+        ("f", "worse"),
         ("d", "better"),
         ("c", "same"),
+        ("e", "same"),
     ]
-    assert count_moves(found) == {"worse": 2, "unscored": 0, "better": 1, "same": 1, "new": 0}
+    assert count_moves(found) == {"worse": 3, "unscored": 0, "better": 1, "same": 2, "new": 0}
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "move", "outcomes"),
+    [
+        (unanswerable("a"), unanswerable("a", abstained=False), "better", ("answered", "abstained")),
+        (unanswerable("a", abstained=False), unanswerable("a"), "worse", ("abstained", "answered")),
+        (unanswerable("a"), unanswerable("a"), "same", ("abstained", "abstained")),
+        (
+            unanswerable("a", abstained=False, unscored="reader: no reply"),
+            unanswerable("a"),
+            "unscored",
+            ("abstained", "no answer known"),
+        ),
+        (unanswerable("a", abstained=False), None, "new", (None, "answered")),
+    ],
+)
+def test_an_unanswerable_case_is_told_by_whether_it_was_abstained_from(now, before, move, outcomes):
+    found = one(now, before)
+    assert (found.move, (found.outcome_before, found.outcome)) == (move, outcomes)
+    assert found.decided_by == ("whether it abstains" if move in ("better", "worse") else found.decided_by)
+    assert found.groups[:2] == ("unanswerable", found.outcome)
+    assert found.good is (found.outcome == "abstained")
+    assert found.changed is (move in ("better", "worse", "unscored"))
+
+
+def test_what_is_compared_with_nothing_stands_in_the_order_of_the_chain():
+    rows = [
+        row("used", lost_at=None),
+        row("late", "reader", lost_at="reader", lost_detail="not used"),
+        row("early", "retrieval", lost_at="missing document", lost_detail="no chunk"),
+        row("nobody", "retrieval", lost_at="unknown", lost_detail="no reply", unscored="no reply"),
+        unanswerable("good"),
+        unanswerable("bad", abstained=False),
+    ]
+    found = changes_of(side(NOW, rows), None, {})
+    assert [case.query_id for case in found] == ["nobody", "early", "late", "bad", "used", "good"]
+    assert [case.groups for case in found[:3]] == [
+        ("answerable", "unknown", "lost", "unscored"),
+        ("answerable", "missing document", "lost"),
+        ("answerable", "reader", "lost"),
+    ]
+    assert [case.detail for case in found[:3]] == ["no reply", "no chunk", "not used"]
+
+
+def test_where_cases_were_lost_is_counted_on_both_sides():
+    now = [row("a", "filter", lost_at="filter"), row("b", lost_at=None), unanswerable("c")]
+    before = [row("a", lost_at=None), row("b", lost_at=None), unanswerable("c", abstained=False)]
+    counted, counted_before = count_outcomes(changes_of(side(NOW, now), side(BEFORE, before), {}))
+    assert counted == {"filter": 1, "used": 1, "abstained": 1}
+    assert counted_before == {"used": 2, "answered": 1}
+
+
+def test_every_outcome_is_said_in_words():
+    assert words_of("filter") == "lost at filter"
+    assert words_of("abstained") != words_of("answered") != words_of("used")
+
+
+def test_many_claims_are_listed_up_to_a_number_and_those_that_changed_all():
+    names = [f"claim {number:02d}" for number in range(30)]
+    was = label("a", {name: number < 12 for number, name in enumerate(names)}, {})
+    now = label("a", dict.fromkeys(names, False), {})
+    (found,) = changes_of(side(NOW, [row("a")], [now]), side(BEFORE, [row("a")], [was]), {}, Cut(room=20))
+    assert [claim.change for claim in found.claims] == ["lost"] * 12
+    assert found.claims_left_out == 18
 
 
 def test_claims_lost_and_gained_are_those_of_the_gold_answer():
@@ -111,43 +182,3 @@ def test_where_the_gold_is_gone_the_passage_shown_first_stands_for_what_was_show
     now = label("a", {}, {"c#8": "other words", "c#9": "more"})
     found = one(row("a", "retrieval"), row("a"), [now], [was], {"a": [("d.md", quote)]})
     assert [(passage.chunk_id, passage.side) for passage in found.passages] == [("c#8", "is"), ("c#1", "was")]
-
-
-@pytest.mark.parametrize(
-    ("text", "quote", "marked"),
-    [
-        ("before the gold itself after", "the gold itself", ["the gold itself"]),
-        ("before the\n gold itself after", "the gold itself", ["the\n gold itself"]),
-        ("gold itself stands here. And more", "this is where the gold itself stands here.", ["gold itself stands here."]),
-        ("a lead, then the gold begins with this", "the gold begins with this and goes on", ["the gold begins with this"]),
-        ("begins with this and", "the gold begins with this and goes on", ["begins with this and"]),
-        ("only a few words", "words of a quote that is elsewhere", []),
-        ("x (a+b)* y", "(a+b)*", ["(a+b)*"]),
-        ("twice gold, twice gold", "twice gold", ["twice gold", "twice gold"]),
-    ],
-)
-def test_a_quote_or_the_part_that_a_passage_holds_is_marked(text, quote, marked):
-    pieces = pieces_of(text, [quote])
-    assert [piece.text for piece in pieces if piece.kind == "gold"] == marked
-    assert "".join(piece.text for piece in pieces) == text
-
-
-def test_what_is_far_from_the_gold_is_left_out_and_counted():
-    pieces = pieces_of("a" * 500 + "GOLD IS HERE" + "b" * 300, ["GOLD IS HERE"], room=100)
-    assert pieces == (
-        Piece("gap", "400 characters"),
-        Piece("text", "a" * 100),
-        Piece("gold", "GOLD IS HERE"),
-        Piece("text", "b" * 100),
-        Piece("gap", "200 characters"),
-    )
-
-
-@given(st.text("ab \n", max_size=300), st.lists(st.text("ab \n", max_size=30), max_size=3), st.integers(1, 40))
-def test_every_letter_is_shown_or_counted(text, quotes, room):
-    pieces = pieces_of(text, quotes, room)
-    shown = sum(len(piece.text) for piece in pieces if piece.kind != "gap")
-    left_out = sum(int(piece.text.split()[0]) for piece in pieces if piece.kind == "gap")
-    assert shown + left_out == len(text)
-    for piece in pieces:
-        assert piece.kind == "gap" or piece.text in text

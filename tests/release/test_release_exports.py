@@ -124,7 +124,7 @@ def told(workspace, monkeypatch, tmp_path):
     write_json(folder / "verdict.json", verdict("FAIL", reasons=["recall: low"]))
     (folder / "report.md").write_text("## FAIL", encoding="utf-8")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    return workspace, tmp_path / "summary.md"
+    return folder, tmp_path / "summary.md"
 
 
 def test_outside_of_github_nothing_is_printed(told, capsys, monkeypatch):

@@ -37,7 +37,7 @@ def test_what_decides_an_evaluation_stands_in_it(sealed):
         "embedder": "all-MiniLM-L6-v2",
         "reranker": "score_combination",
         "reader": "extractive(all-MiniLM-L6-v2)",
-        "judge": "lexical",
+        "judge": "support(all-MiniLM-L6-v2, 0.6, 0.6, 0.5)",
     }
     assert found["models"]["embedder"]["weights_hash"] == release.locked_config.embedder_weights_hash
     assert found["corpus"] == {"sources": ["corpus"], "digest": release.corpus_digest}

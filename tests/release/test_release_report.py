@@ -5,89 +5,24 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+import yaml
 
 from lib.evaluation import cases as case_files
 from lib.evaluation import results
+from lib.platform.clock import timestamp
 from lib.platform.errors import NotFound
 from lib.platform.files import read_json, write_json
 from lib.release import promotion, receipts, report
 from tests.case_rows import write_evaluation
 from tests.release import compared
+from tests.release.page import Page
 from tests.release.staged import Project, write_verdict
 
 MARKUP = """<img src=x onerror="alert('1')">&amp;</td>"""
-FETCHING = {"src", "srcset", "href", "xlink:href", "action", "formaction", "data", "poster", "background", "cite", "ping"}
-VOID = {"meta", "br", "hr", "img", "input", "link", "col", "wbr", "base", "area", "embed", "source", "track"}
-NO_VERDICT = "NOT LIVE not promoted; what was live still answers queries"
-
-
-class Page(HTMLParser):
-    """A page taken apart: elements with their attributes, tables as rows of cells, the words outside of plots."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: list[list[list[str]]] = []
-        self.words: list[str] = []
-        self._state: list[str] | None = None
-        self._open: list[str] = []
-        self._paragraphs = 0
-        self.feed(text)
-        self.close()
-        assert self._open == [], "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._paragraphs += tag == "p"
-        if tag == "p" and self._state is None:
-            assert str(dict(attrs)["class"]).startswith("state "), "the first paragraph is the state"
-            self._state = []
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag, f"</{tag}> closes what is open"
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if {"svg", "style", "script"} & set(self._open):
-            return
-        self.words.append(data)
-        if {"td", "th"} & set(self._open):
-            self.tables[-1][-1][-1] += data
-        if self._paragraphs == 1 and "p" in self._open:
-            assert self._state is not None
-            self._state.append(data)
-
-    @property
-    def state(self) -> str:
-        """The first paragraph: its bold word and why."""
-        return " ".join(self._state or [])
-
-    @property
-    def prose(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def rows(self, *head: str) -> list[list[str]]:
-        """The rows of the first table whose head begins with these words."""
-        for table in self.tables:
-            cells = [[" ".join(cell.split()) for cell in row] for row in table]
-            if cells[0][: len(head)] == list(head):
-                return cells[1:]
-        raise AssertionError(f"no table {head}")
+NO_VERDICT = "NOT LIVE not promoted; nothing is live yet"
 
 
 def test_a_live_release_is_said_to_be_live_first(live):
@@ -100,7 +35,7 @@ def test_a_release_that_failed_its_gate_says_so_with_the_reasons(ready):
     content = write_verdict(ready, "FAIL")
     change_verdict(ready, content, reasons=["recall: 0.100 is under the floor 0.45"], warnings=["few cases"])
     page = write(ready)
-    assert page.state == "FAIL not promoted; what was live still answers queries"
+    assert page.state == "FAIL not promoted; nothing is live yet"
     assert "FAIL: recall: 0.100 is under the floor 0.45" in page.prose
     assert "warning: few cases" in page.prose
 
@@ -108,24 +43,47 @@ def test_a_release_that_failed_its_gate_says_so_with_the_reasons(ready):
 @pytest.mark.parametrize("verdict", ["INCONCLUSIVE", "ERROR"])
 def test_no_other_verdict_reads_like_a_pass(ready, verdict):
     write_verdict(ready, verdict)
-    assert write(ready).state == f"{verdict} not promoted; what was live still answers queries"
+    assert write(ready).state == f"{verdict} not promoted; nothing is live yet"
 
 
 def test_a_run_that_stopped_says_at_which_step(ready):
     write_run(ready, ["sync", "lock", "ingest"], stopped="backup")
-    assert write(ready).state == "STOPPED at the step backup (exit 13); not promoted"
+    assert write(ready).state == "STOPPED at the step backup (exit 13); not promoted; nothing is live yet"
 
 
 def test_a_step_that_stopped_the_last_run_is_told_before_an_older_verdict(ready):
     write_verdict(ready, "FAIL")
     write_run(ready, ["sync", "lock"], stopped="health")
-    assert write(ready).state == "STOPPED at the step health (exit 13); not promoted"
+    assert write(ready).state == "STOPPED at the step health (exit 13); not promoted; nothing is live yet"
     write_run(ready, ["sync", "lock", "health"], stopped="evaluate")
     assert write(ready).state.startswith("FAIL ")
 
 
 def test_a_passed_verdict_alone_is_not_live(ready):
-    assert write(ready).state == NO_VERDICT
+    assert write(ready).state == "NOT LIVE passed, not promoted; nothing is live yet"
+
+
+def test_what_still_answers_is_named(second):
+    write_verdict(second, "FAIL")
+    assert write(second).state == f"FAIL not promoted; {second.live_id()} still answers queries"
+
+
+def test_a_live_release_whose_newest_verdict_is_no_pass_says_both(live):
+    write_verdict(live, "FAIL")
+    page = write(live)
+    assert page.state == "LIVE answers queries since generation 1 of the pointer; its newest verdict is FAIL"
+    assert ("p", {"class": "state bad"}) in page.elements
+
+
+def test_a_run_before_the_newest_verdict_is_history(ready):
+    write_run(ready, ["sync", "lock"], stopped="evaluate", finished_at="2026-01-01T00:00:00Z")
+    page = write(ready)
+    assert page.state == "NOT LIVE passed, not promoted; nothing is live yet"
+    assert "each step the last time it was done" in page.prose
+    assert {row[0] for row in page.rows("step", "seconds")} >= {"manifest", "health", "evaluate"}
+    junit = (ready.workspace.evidence(ready.release().release_id) / "junit.xml").read_text(encoding="utf-8")
+    assert 'name="steps"' not in junit
+    assert "<failure" not in junit
 
 
 def test_a_release_that_another_one_replaced_is_no_longer_said_to_be_live(second):
@@ -137,6 +95,7 @@ def test_a_release_that_another_one_replaced_is_no_longer_said_to_be_live(second
 
 
 def test_what_was_not_done_yet_is_said_and_no_number_is_made_up(sealed):
+    receipts.path_of(sealed.workspace, sealed.release().release_id, "ingest").unlink()
     page = write(sealed)
     assert page.state == NO_VERDICT
     for said in ("Not evaluated yet.", "Not looked at yet.", "Not backed up yet.", "Not walked yet.", "No step was timed."):
@@ -240,15 +199,7 @@ def test_who_read_and_who_judged_stand_beside_the_numbers(ready):
 def test_the_page_fetches_nothing_and_runs_nothing(live):
     write_run(live, ["ingest", "evaluate"])
     page = write(live)
-    tags = {tag for tag, _ in page.elements}
-    assert not tags & {"link", "iframe", "object", "embed", "img", "base", "audio", "video", "source"}
-    for tag, attributes in page.elements:
-        for name, value in attributes.items():
-            assert not name.startswith("on"), (tag, name)
-            assert name != "style", "the policy would refuse it"
-            assert name not in FETCHING or str(value).startswith("#"), (tag, name, value)
-            assert not re.search(r"url\((?!#)", str(value)), (tag, name, value)
-    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", page.text)
+    page.assert_alone()
 
 
 @pytest.mark.parametrize("place", ["reason", "question", "gate", "item", "config"])
@@ -396,7 +347,7 @@ def test_two_hundred_cases_stay_under_a_megabyte_and_a_comments_length(two_hundr
     assert "characters left out" in page.prose
     for said in ("Answer, was", "Answer, is", "− lost", "Gold evidence", "was: corpus/0.md#0", "is: corpus/0.md#1"):
         assert said in page.prose
-    assert "Of 200 answerable cases 100 got worse and 0 better" in page.prose
+    assert "Of 200 cases 100 got worse and 0 better" in page.prose
     folder = two_hundred.workspace.evidence(two_hundred.release().release_id)
     assert len((folder / "report.md").read_text(encoding="utf-8")) < 65_536
 
@@ -424,6 +375,75 @@ def test_markdown_and_junit_stand_beside_the_page(second):
     assert {path.name for path in folder.iterdir()} >= set(report.FILES)
 
 
+def test_a_calibration_with_real_builds_is_told_or_asked_for(ready):
+    release_id = ready.release().release_id
+    page = write(ready)
+    asked = f"planted regressions for this release: scripts/calibrate_gate.py --release {release_id}"
+    assert asked in page.prose
+    content = read_json(ready.workspace.evidence(release_id) / "verdict.json", "verdict")
+    write_json(ready.workspace.calibration(release_id), calibration_of(content, settings_digest="other"))
+    page = write(ready)
+    assert page.rows("planted", "that is", "stopped?") == [
+        ["leak_prefixes", "prefixes are indexed", "yes", "prefix_leakage"],
+        ["chunk_60", "chunk_size is 60", "yes, FAIL", "recall"],
+        ["drop_reranker", "no reranker", "NO, it would pass", "nothing"],
+        ["halve_top_k", "not planted: too few"],
+    ]
+    assert "2 of 3 planted regressions were stopped" in page.prose
+    assert "it was made with other evaluation settings than this verdict" in page.prose
+    text = (ready.workspace.evidence(release_id) / "report.md").read_text(encoding="utf-8")
+    assert "2 of 3 planted regressions were stopped; not stopped: `drop_reranker`." in text
+    write_json(ready.workspace.calibration(release_id), calibration_of(content))
+    assert "it was made with other" not in write(ready).prose
+
+
+def calibration_of(verdict: dict[str, Any], **inputs: Any) -> dict[str, Any]:
+    """As ``lib.release.calibration`` leaves it."""
+
+    def planted(what: str, verdict: str, by: list[str], unhealthy: list[str]) -> dict[str, Any]:
+        caught = verdict != "PASS" or bool(unhealthy)
+        return {"what": what, "verdict": verdict, "caught": caught, "noticed_by": by, "unhealthy": unhealthy}
+
+    return {
+        "calibrated_at": "2026-01-02T03:04:05Z",
+        "inputs": {**verdict["inputs"], **inputs},
+        "gates_digest": verdict["gates_digest"],
+        "unchanged": {"verdict": "PASS", "digests_equal": True},
+        "regressions": {
+            "leak_prefixes": planted("prefixes are indexed", "PASS", [], ["prefix_leakage"]),
+            "chunk_60": planted("chunk_size is 60", "FAIL", ["recall"], []),
+            "drop_reranker": planted("no reranker", "PASS", [], []),
+        },
+        "skipped": {"halve_top_k": "too few"},
+        "caught": 2,
+    }
+
+
+def test_evaluating_by_hand_writes_the_report_and_tells_github(evaluated, run_script, tmp_path):
+    folder = evaluated.workspace.evidence(evaluated.release().release_id)
+    write_run(evaluated, ["sync"], stopped="evaluate", finished_at="2026-01-01T00:00:00Z")
+    summary = tmp_path / "summary.md"
+    done = run_script(
+        "production_evaluation",
+        *("--skip-ingest", "--json"),
+        GITHUB_ACTIONS="true",
+        GITHUB_STEP_SUMMARY=str(summary),
+    )
+    verdict = done.json["verdict"]
+    assert done.json["report"] == evaluated.workspace.show(folder / "report.html")
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.state.startswith(f"{verdict['verdict']} not promoted; {evaluated.live_id()} still answers queries")
+    assert "UNSIGNED" in page.prose
+    assert "chunk_size 80 → 40" in page.prose
+    assert "1 unanswerable cases" in page.prose
+    assert f"title={verdict['verdict']}%3A {verdict['release_id']}::" in done.err
+    assert summary.read_text(encoding="utf-8") == (folder / "report.md").read_text(encoding="utf-8") + "\n"
+    manifest = yaml.safe_load((folder / "manifest.yaml").read_text(encoding="utf-8"))
+    assert {role: manifest["models"][role]["id"] for role in ("reader", "judge")} == {
+        role: verdict["produced_by"][role] for role in ("reader", "judge")
+    }, "the manifest names who reads and judges as they name themselves"
+
+
 def write(project: Project, release_id: str | None = None) -> Page:
     release_id = release_id or project.release().release_id
     path = report.write(project.workspace, project.connection, release_id)
@@ -436,9 +456,14 @@ def change_verdict(project: Project, content: dict[str, Any], **changes: Any) ->
     write_json(path, {**content, "cases": {**content["cases"], "answers_without_claims": 0}, **changes})
 
 
-def write_run(project: Project, done: list[str], *, stopped: str | None = None, seconds: float = 1.5) -> None:
+def write_run(
+    project: Project, done: list[str], *, stopped: str | None = None, seconds: float = 1.5, finished_at: str = ""
+) -> None:
     """As ``lib.release.golive`` leaves it."""
     steps = [{"name": name, "state": "done", "exit_code": 0, "seconds": seconds} for name in done]
     if stopped:
         steps.append({"name": stopped, "state": "stopped here", "exit_code": 13, "seconds": 0.5})
-    write_json(project.workspace.evidence(project.release().release_id) / "run.json", {"steps": steps})
+    write_json(
+        project.workspace.evidence(project.release().release_id) / "run.json",
+        {"steps": steps, "finished_at": finished_at or timestamp()},
+    )

@@ -219,6 +219,11 @@ def test_a_backup_without_what_is_live_now_does_not_hold(second):
     assert SKIPPED - holding(second) == {"backup"}
 
 
+def test_the_report_of_a_run_is_written_once_by_the_run_itself(tmp_path):
+    options = Options(None, "", tmp_path / "cases.json", False)
+    assert [step.name for step in STEPS if "--no-report" in step.arguments(options)] == ["evaluate"]
+
+
 def test_fresh_judging_is_passed_on_to_the_evaluation_alone_and_never_skipped(tmp_path):
     options = Options(None, "", tmp_path / "cases.json", False, fresh_judging=True)
     assert [step.name for step in STEPS if "--fresh-judging" in step.arguments(options)] == ["evaluate"]

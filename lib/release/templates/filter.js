@@ -7,6 +7,7 @@
   const cases = [...document.querySelectorAll(".case")].map(element => ({
     element,
     ...element.dataset,
+    groups: element.dataset.groups.split("\n"),
     tags: element.dataset.tags.split("\n"),
     text: element.textContent.toLowerCase(),
   }));
@@ -17,11 +18,11 @@
     better: item => item.move === "better",
   };
   function apply() {
-    const { text, which, stage, tag } = Object.fromEntries(new FormData(form));
+    const { text, which, group, tag } = Object.fromEntries(new FormData(form));
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const item of cases) {
-      const fits = moves[which || "all"](item) && (!stage || item.stage === stage) && (!tag || item.tags.includes(tag))
+      const fits = moves[which || "all"](item) && (!group || item.groups.includes(group)) && (!tag || item.tags.includes(tag))
         && words.every(word => item.text.includes(word));
       item.element.hidden = !fits;
       shown += fits;
@@ -37,5 +38,12 @@
     const open = !visible.every(item => item.element.open);
     for (const item of visible) item.element.open = open;
   });
+  for (const link of document.querySelectorAll("a[data-show]")) {
+    link.addEventListener("click", () => {
+      form.reset();
+      form.elements.group.value = link.dataset.show;
+      apply();
+    });
+  }
   apply();
 })();
