@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from lib.platform.errors import redact
@@ -13,11 +14,23 @@ _WIDTH = 28
 _PLAIN_STEPS = 4
 _LINE_EVERY_S = 60.0
 _KNOWN_AFTER_S = 10.0  # of work, before the time left is worth saying
+_muted = False
 
 
 def note(line: str) -> None:
     """One line for the person who watches: stderr, never stdout."""
     print(redact(line), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Within it no ``Progress`` shows: for many short pieces of work, whose caller shows how far the whole is."""
+    global _muted
+    before, _muted = _muted, True
+    try:
+        yield
+    finally:
+        _muted = before
 
 
 class Progress:
@@ -30,7 +43,7 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
-        self._live = sys.stderr.isatty()
+        self._live, self._muted = sys.stderr.isatty(), _muted
         self._clock = clock
         self._started = self._drawn = clock()
         self._lines = 0
@@ -39,12 +52,14 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live and self.done:
+        if self._live and self.done and not self._muted:
             self._draw()
             sys.stderr.write("\n")
 
     def advance(self, units: int = 1) -> None:
         self.done += units
+        if self._muted:
+            return
         if self._live:
             if self._clock() - self._drawn > 0.1:
                 self._draw()
