@@ -16,6 +16,7 @@ BENCH   ?=
 PAIRS   ?=
 WICE    ?=
 WATCH   ?=
+TRIALS  ?=
 YES     ?=
 REASON  ?= asked for on the command line
 
@@ -28,13 +29,13 @@ DEV     := $(VENV)/.dev
 BENCHED := $(VENV)/.bench
 # ENV counts on the command line alone: many shells set one of that name for other reasons.
 export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
-export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE  # recipes read them from the environment, so that quotes in them do no harm
+export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE TRIALS  # recipes read them from the environment, so that quotes in them do no harm
 
 # The steps of a release, in order; each is a script (lib/release/steps.py says which).
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
 
 .DEFAULT_GOAL := help
-.PHONY: help golive rollback backup backups report compare history calibrate status monitor catch-up query lock ingest manifest health evaluate validate promote \
+.PHONY: help golive rollback backup backups report compare history calibrate optimize status monitor catch-up query lock ingest manifest health evaluate validate promote \
         stop resume judge-report setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
@@ -65,6 +66,9 @@ history: $(EVAL) ## metrics over releases, plotted into metrics/history.svg
 
 calibrate: $(EVAL) ## the gate's own error rates: the live release built again, and six planted regressions (CASES=file)
 	@$(RUN) scripts/calibrate_gate.py $(if $(CASES),--cases "$$CASES") $(if $(BEDROCK),--use-bedrock)
+
+optimize: $(EVAL) ## search for a better config, judged on cases the search never saw; promotes nothing (TRIALS=n CASES=file)
+	@$(RUN) scripts/optimize_config.py $(if $(TRIALS),--trials "$$TRIALS") $(if $(CASES),--cases "$$CASES") $(if $(BEDROCK),--use-bedrock)
 
 status: $(CORE) ## what is live, and whether it answers queries
 	@$(RUN) scripts/status.py
