@@ -194,6 +194,7 @@ def search(study: Study, bench: Bench, planned: Plan) -> None:
         note("the candidate as it stands is measured first")
         with muted():
             study.record(bench.measure(0, planned.space.base_point))
+        note(_line(study.trials[0]))
     else:
         bench.tables.release(planned.space, planned.space.base_point, "base")
     with Progress("searching", planned.budget.trials, "trials") as progress:
@@ -283,10 +284,11 @@ def _require_some(study: Study, planned: Plan) -> None:
 
 def _line(trial: Trial) -> str:
     changed = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in trial.values.items())
+    name = f"trial {trial.number}" if trial.number else "the candidate"
     if trial.objectives is None:
-        return f"trial {trial.number} failed: {trial.reason} ({changed})"
+        return f"{name} failed: {trial.reason} ({changed})"
     quality, latency, size = trial.objectives
-    return f"trial {trial.number}: {quality:.3f}, {latency:.2f}x, {size / 1e6:.1f} MB, {trial.seconds:.0f} s ({changed})"
+    return f"{name}: {quality:.3f}, {latency:.2f}x, {size / 1e6:.1f} MB, {trial.seconds:.0f} s ({changed})"
 
 
 def parts_text(split: Split) -> str:

@@ -33,7 +33,8 @@ def write(workspace: Workspace, planned: Plan, found: Outcome) -> dict[str, Any]
     for trial in found.front:
         if trial.number:
             write_candidate(workspace, planned.space, trial, path_of(folder, trial))
-    write_text(folder / "pareto.svg", optimizing_plot.pareto_svg(planned.search["objectives"]["quality"], found))
+    drawn = optimizing_plot.pareto_svg(planned.search["objectives"]["quality"], planned.search["limits"], found)
+    write_text(folder / "pareto.svg", drawn)
     content = to_dict(workspace, planned, found)
     write_json(folder / "pareto.json", content)
     return content
