@@ -34,7 +34,7 @@ def pareto_svg(quality: str, limits: Mapping[str, float], found: Outcome) -> str
         axes.set_xlabel(label)
         axes.grid(color=_GRID, linewidth=0.5)
     panels[0].set_title(
-        "dark: the front · pale: beaten by another trial · diamond: the candidate as it stands · star: the winner · dashed: its limit",
+        "dark: the front · pale: beaten by another trial · diamond: the candidate · star: the winner · dashed: its limit",
         loc="left",
         fontsize=8,
     )

@@ -8,6 +8,7 @@ kill has cut a line of it short, and no storage of it keeps a sampler's state.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.platform.errors import LeaseHeld, Refused
-from lib.platform.files import canonical_json, read_json, read_json_lines, write_bytes, write_json, writing
+from lib.platform.files import canonical_json, read_json, write_bytes, write_json, writing
 from lib.release.optimizing_space import Parameter, Space, Values, key_of
 
 _TRIES = 8  # of the sampler, for a point that is new
@@ -86,9 +87,7 @@ def read(folder: Path, identity: dict[str, str]) -> Study:
             detail=f"different now: {', '.join(differing)}",
             hint="leave --study out, or give it another name",
         )
-    path = folder / "trials.jsonl"
-    lines = read_json_lines(path, "trials") if _whole(path) else []
-    return Study(folder, identity, [Trial(**line) for line in lines])
+    return Study(folder, identity, [Trial(**json.loads(line)) for line in _whole_lines(folder / "trials.jsonl")])
 
 
 @contextmanager
@@ -108,20 +107,15 @@ def opened(folder: Path, identity: dict[str, str]) -> Iterator[Study]:
             raise LeaseHeld(f"another search works on the study {folder.name}", hint="wait until it ends") from error
         found = read(folder, identity)
         write_json(folder / "study.json", identity)
+        write_bytes(folder / "trials.jsonl", b"".join(line + b"\n" for line in _whole_lines(folder / "trials.jsonl")))
         yield found
     finally:
         os.close(handle)
 
 
-def _whole(path: Path) -> bool:
-    """Cuts a torn last line off; whether there is anything."""
-    if not path.exists():
-        return False
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        write_bytes(path, whole)
-    return bool(whole)
+def _whole_lines(path: Path) -> list[bytes]:
+    """The lines of the file that have an end."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def next_point(space: Space, trials: Sequence[Trial], seed: int) -> Values | None:

@@ -224,6 +224,8 @@ def test_a_study_keeps_its_trials_and_lets_one_process_in(tmp_path):
             pass
     whole = (folder / "trials.jsonl").read_bytes()
     (folder / "trials.jsonl").write_bytes(whole + b'{"number": 2, "quality"')
+    assert len(optimizing_study.read(folder, identity).trials) == 2
+    assert (folder / "trials.jsonl").read_bytes() != whole, "who only looks leaves the line to the process that writes it"
     with optimizing_study.opened(folder, identity) as study:
         assert study.trials == [trial(0, (0.5, 1.0, 100)), trial(1, None)]
         study.record(trial(2, (0.1, 1.0, 100)))
