@@ -18,7 +18,7 @@ from lib.release.optimizing_space import Space, Values, lock, over
 from lib.release.optimizing_study import Trial
 from lib.release.tables import number, text_table
 
-_LINE = re.compile(r"(?P<head>\s*[a-z0-9_]+:\s+)(?P<value>\S+)(?P<rest>\s*(?:#.*)?)")
+_LINE = re.compile(r"(?P<head>\s*[a-z0-9_]+:\s+)(?P<value>\S+)(?P<gap>\s*)(?P<comment>#.*)?")
 
 
 def write(workspace: Workspace, planned: Plan, found: Outcome) -> dict[str, Any]:
@@ -61,7 +61,11 @@ def candidate_text(text: str, file: strict_yaml.YamlFile, values: Values) -> str
         match = _LINE.fullmatch(lines[place])
         if match is None:
             return strict_yaml.dump(over(file.values, values))
-        lines[place] = f"{match['head']}{_scalar(value)}{match['rest']}"
+        written = _scalar(value)
+        if strict_yaml.scalar(match["value"].strip("\"'")) != value:
+            comment = match["comment"] or ""
+            kept = max(1, len(match["value"]) + len(match["gap"]) - len(written)) if comment else 0  # comments stay in line
+            lines[place] = f"{match['head']}{written}{' ' * kept}{comment}"
     return "\n".join(lines)
 
 
@@ -141,6 +145,8 @@ def to_text(workspace: Workspace, planned: Plan, found: Outcome) -> str:
     if found.winner and found.word == "PASS":
         path = workspace.show(path_of(planned.folder, found.winner))
         lines.append(f"next: cp {path} configs/candidate.yaml && make golive")
+    elif found.winner:
+        lines.append("next: keep configs/candidate.yaml as it is: on cases that it was not chosen by, this did not pass")
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,6 +137,8 @@ def test_what_is_retrieved_counts_as_an_evaluation_counts_it(project, connection
         )
         for metric, where in (("oracle_hit_rate", "snapshot"), ("filter_hit_rate", "context")):
             assert bench._evidence_rate(release, where) == evaluation.summary["metrics"][metric]
+        judged = replace(bench, objectives={**bench.objectives, "quality": "f1"})
+        assert judged.measure(0, planned.space.base_point).quality == evaluation.summary["metrics"]["f1"] > 0
     assert 0 < evaluation.summary["metrics"]["filter_hit_rate"] < 1
 
 

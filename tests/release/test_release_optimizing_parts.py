@@ -255,7 +255,7 @@ def written(tmp_path: Path, text: str, values: dict[str, Any]) -> str:
 def test_a_candidate_differs_from_its_base_in_the_values_alone(tmp_path):
     values = {"chunk_size": 100, "retrieval.fusion": "rrf", "retrieval.vector_weight": 0.5}
     assert written(tmp_path, TEXT, values) == (
-        TEXT.replace("450", "100").replace("fusion: convex", "fusion: rrf").replace("0.15", "0.5")
+        TEXT.replace("450", "100").replace("fusion: convex  #", "fusion: rrf     #").replace("0.15", "0.5")
     )
     assert written(tmp_path, TEXT, {"chunk_size": 450}) == TEXT
 
