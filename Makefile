@@ -18,6 +18,7 @@ WICE    ?=
 WATCH   ?=
 SYSTEM  ?=
 BASELINE ?=
+TRIALS  ?=
 YES     ?=
 REASON  ?= asked for on the command line
 
@@ -30,13 +31,13 @@ DEV     := $(VENV)/.dev
 BENCHED := $(VENV)/.bench
 # ENV counts on the command line alone: many shells set one of that name for other reasons.
 export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
-export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE SYSTEM BASELINE  # recipes read them from the environment, so that quotes in them do no harm
+export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE SYSTEM BASELINE TRIALS  # recipes read them from the environment, so that quotes in them do no harm
 
 # The steps of a release, in order; each is a script (lib/release/steps.py says which).
 GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promote
 
 .DEFAULT_GOAL := help
-.PHONY: help golive evaluate-system rollback backup backups report compare history calibrate status monitor catch-up query lock ingest manifest health evaluate validate promote \
+.PHONY: help golive evaluate-system rollback backup backups report compare history calibrate optimize status monitor catch-up query lock ingest manifest health evaluate validate promote \
         stop resume judge-report setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
 
 help: ## list the targets
@@ -71,6 +72,9 @@ calibrate: $(EVAL) ## the gate's own error rates: the live release built again, 
 evaluate-system: $(EVAL) ## evaluate and gate a RAG of your own (SYSTEM=file with a system: block) [BASELINE=dir CASES=file CORPUS=dir DRY_RUN=1]
 	@$(RUN) scripts/evaluate_system.py $(if $(SYSTEM),--system "$$SYSTEM") $(if $(BASELINE),--baseline "$$BASELINE") \
 		$(if $(CASES),--cases "$$CASES") $(if $(CORPUS),--corpus "$$CORPUS") $(if $(BEDROCK),--use-bedrock) $(if $(DRY_RUN),--dry-run)
+
+optimize: $(EVAL) ## search for a better config, judged on cases the search never saw; promotes nothing (TRIALS=n CASES=file)
+	@$(RUN) scripts/optimize_config.py $(if $(TRIALS),--trials "$$TRIALS") $(if $(CASES),--cases "$$CASES") $(if $(BEDROCK),--use-bedrock)
 
 status: $(CORE) ## what is live, and whether it answers queries
 	@$(RUN) scripts/status.py

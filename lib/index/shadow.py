@@ -11,14 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
 from psycopg2.extensions import connection as Connection
 
 from lib.config.locked_config import LockedConfig
 from lib.index.bm25 import weigh
 from lib.index.changes import record_coverage
-from lib.index.chunk_table import build_index, create_chunk_table
+from lib.index.chunk_table import build_index, compact, create_chunk_table
 from lib.index.documents import Document, corpus_digest, digest_of_documents, read_documents
 from lib.index.releases import Release, get_release
 from lib.index.seal import content_of, seal
@@ -182,12 +181,7 @@ def _index(connection: Connection, release: Release, settings: IndexSettings) ->
         if get_release(connection, release.release_id).ingest_stats.get("indexed"):
             return
         weigh(connection, release.table, release.locked_config)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("VACUUM (FULL) {}").format(release.table))  # the update left a dead copy of every row
-    finally:
-        connection.autocommit = False
+    compact(connection, release.table)
     with connection, connection.cursor() as cursor:
         build_index(
             connection,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from lib.platform.errors import redact
@@ -16,11 +17,23 @@ _LINE_EVERY_S = 60.0
 _KNOWN_AFTER_S = 10.0  # of work after the first, before the time left is worth saying
 _MARKS = 32  # of the latest work, which the time left is told from
 _MARK_EVERY_S = 5.0
+_muted = False
 
 
 def note(line: str) -> None:
     """One line for the person who watches: stderr, never stdout."""
     print(redact(line), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Within it no ``Progress`` shows: for many short pieces of work, whose caller shows how far the whole is."""
+    global _muted
+    before, _muted = _muted, True
+    try:
+        yield
+    finally:
+        _muted = before
 
 
 class Progress:
@@ -39,7 +52,7 @@ class Progress:
     ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._steps_done, self._steps = 0, steps
-        self._live = sys.stderr.isatty()
+        self._live, self._muted = sys.stderr.isatty(), _muted
         self._clock = clock
         self._drawn = clock()
         self._marks: deque[tuple[float, int]] = deque(maxlen=_MARKS)  # when, and how many steps were done by then
@@ -53,7 +66,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live and self._steps_done:
+        if self._live and self._steps_done and not self._muted:
             self._draw(self._clock())
             sys.stderr.write("\n")
 
@@ -61,6 +74,8 @@ class Progress:
         if not (self.total and steps):
             return
         self._steps_done += steps
+        if self._muted:
+            return
         now = self._clock()
         if not self._live:
             self._write_line(now)

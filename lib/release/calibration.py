@@ -1,8 +1,4 @@
-"""Calibrating the gate for a release with real builds: the same config twice, and six planted regressions.
-
-Every table is a temporary one of this session: no other session sees it, it can never be promoted, and PostgreSQL drops it
-when the session ends, however that ends. Only the embedding cache is written, with vectors that any build would write.
-"""
+"""Calibrating the gate for a release with real builds: the same config twice, and six planted regressions."""
 
 from __future__ import annotations
 
@@ -10,41 +6,32 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
 from lib.evaluation import calibration as simulation
 from lib.evaluation import cases as case_files
-from lib.evaluation import gate, results, run
+from lib.evaluation import gate, results
 from lib.evaluation.attribution import LABELS, label_of
 from lib.evaluation.settings import EvaluationSettings
-from lib.index import pipeline, shadow
-from lib.index.bm25 import terms_of, weigh
-from lib.index.chunk_table import build_index, create_chunk_table
-from lib.index.documents import Document, digest_of_documents
+from lib.index import shadow
+from lib.index.documents import Document
 from lib.index.releases import Release, get_release, read_pointer
-from lib.index.seal import content_of
-from lib.platform import postgres
-from lib.platform.clock import now, timestamp
-from lib.platform.errors import Refused, Unavailable, UsageError
+from lib.platform.clock import timestamp
+from lib.platform.errors import UsageError
 from lib.platform.files import digest_of, write_json
 from lib.platform.progress import note
 from lib.platform.workspace import Workspace
-from lib.release import health
+from lib.release import health, scratch
 from lib.release.gates import load_gates
 from lib.release.ingesting import Builder, builder
 from lib.release.planted import REGRESSIONS, Regression
 from lib.release.tables import text_table
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_TEMPORARY = "pg_temp"
 _EFFORT = simulation.Effort(trials=200, resamples=499, cases=100_000, shares=(0.02, 0.05, 0.10))
 _UNCHANGED = Regression("unchanged", "the same config and documents")
 _AGAIN = Regression("again", "the same config and documents, built once more")
@@ -132,16 +119,11 @@ def calibrate(workspace: Workspace, connection: Connection, planned: Plan) -> di
     Raises:
         Refused: the connection goes through a pooler. Unavailable: the documents changed meanwhile; as ``run.evaluate``.
     """
-    if not postgres.has_own_session(connection):
-        raise Refused(
-            "a calibration needs a session of its own for its temporary tables",
-            detail="this connection goes through a pooler in transaction mode",
-            hint="let DATABASE_URL name the server itself",
-        )
+    scratch.require_own_session(connection, "a calibration")
     started, config = time.monotonic(), planned.release.locked_config
     documents, _ = shadow.read_corpus(connection, config)
     with builder(workspace, config, sum(len(document.content) for document in documents)) as tools:
-        bench = _Bench(workspace, connection, planned, documents, _remembering(tools))
+        bench = _Bench(workspace, connection, planned, documents, scratch.remembering(tools))
         unchanged, again = bench.run(_UNCHANGED), bench.run(_AGAIN)
         found = {
             **planned.to_dict(),
@@ -185,97 +167,25 @@ class _Bench:
         """
         started = time.monotonic()
         note(f"calibration: {regression.name}: {regression.what}")
-        scratch = self._scratch(regression)
+        config = regression.configure(self.planned.release.locked_config)
+        blank = scratch.release_of(
+            config,
+            self.documents,
+            release_id=f"calibration of {config.ingest_run_id}",
+            table_name=f"calibration_{regression.name}",
+        )
         try:
-            release = self._build(regression, scratch)
-            asked = run.Request(release, self.planned.cases, release.locked_config.sources, self.planned.settings)
+            chosen = regression.choose(self.documents)
+            release = scratch.build(self.connection, blank, chosen, self.tools, regression.sql)
             with tempfile.TemporaryDirectory(prefix="golive-calibration-") as folder:
-                evaluation = run.evaluate(self.workspace, self.connection, asked, Path(folder) / "evaluation")
+                place = Path(folder) / "evaluation"
+                evaluation = scratch.evaluate(
+                    self.workspace, self.connection, release, self.planned.cases, self.planned.settings, place
+                )
             checks = health.check_rows(self.connection, release)
         finally:
-            self._drop(scratch)
-        if evaluation.summary["inputs"]["gold_corpus_digest"] != release.corpus_digest:
-            raise Unavailable("the documents changed while the gate was calibrated", hint="make calibrate")
+            scratch.drop(self.connection, blank)
         return Trial(release, evaluation, checks, round(time.monotonic() - started, 1))
-
-    def _build(self, regression: Regression, release: Release) -> Release:
-        """A temporary table, built as a shadow table is; the same config and documents give the same content digest."""
-        config, chosen = release.locked_config, regression.choose(self.documents)
-        with self.connection:
-            create_chunk_table(self.connection, release.table, config.embedder_dimension)
-        filled = pipeline.fill(self.connection, release, chosen, self.tools.embedder, self.tools.chunker)
-        with self.connection, self.connection.cursor() as cursor:
-            if regression.sql:
-                cursor.execute(postgres.compose(__file__, regression.sql, table=release.table))
-            weigh(self.connection, release.table, config)
-            memory_mb = self.tools.settings.build.maintenance_work_mem_mb
-            build_index(
-                self.connection,
-                release.table,
-                release.table_name,
-                config,
-                maintenance_work_mem_mb=memory_mb,
-                parallel_workers=0,  # which no temporary table can have
-            )
-            content = content_of(self.connection, release.table_schema, release.table_name)
-        assert content is not None
-        stats = filled.to_stats(filled.embedded_now, filled.removed_now, filled.seconds)
-        return replace(
-            release, content_digest=content.digest, row_count=content.row_count, ingest_stats=stats, sealed_at=now()
-        )
-
-    def _scratch(self, regression: Regression) -> Release:
-        """A release that stands in no table of releases, under an id that none of them can have."""
-        config = regression.configure(self.planned.release.locked_config)
-        return Release(
-            release_id=f"calibration of {config.ingest_run_id}",
-            chunk_version=config.chunk_version,
-            config_hash=config.config_hash,
-            config=config.to_dict(),
-            table_schema=_TEMPORARY,
-            table_name=f"calibration_{regression.name}",
-            state="building",
-            corpus_digest=digest_of_documents(self.documents),
-            content_digest=None,
-            row_count=None,
-            ingest_stats={},
-            created_at=now(),
-            sealed_at=None,
-        )
-
-    def _drop(self, release: Release) -> None:
-        if self.connection.closed:
-            return
-        self.connection.rollback()
-        with self.connection, self.connection.cursor() as cursor:
-            cursor.execute(postgres.compose(__file__, "drop_scratch", table=release.table, terms=terms_of(release.table)))
-
-
-class _Remembering:
-    """An embedder whose vectors depend on the batch, asked for each text alone and once: nothing else may keep them."""
-
-    batch_independent = False
-
-    def __init__(self, embedder: Any) -> None:
-        self.name, self.dimension, self.identity = embedder.name, embedder.dimension, embedder.identity
-        self._embedder = embedder
-        self._known: dict[str, NDArray[np.float32]] = {}
-
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        import numpy as np
-
-        for text in texts:
-            if text not in self._known:
-                self._known[text] = self._embedder.embed_documents([text])[0]
-        return np.stack([self._known[text] for text in texts])
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = self._embedder.embed_query(text)
-        return vector
-
-
-def _remembering(tools: Builder) -> Builder:
-    return tools if tools.embedder.batch_independent else replace(tools, embedder=_Remembering(tools.embedder))
 
 
 def _judged_again(planned: Plan, unchanged: Trial, again: Trial) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from lib.config import embedder_files, layers, store
+from lib.config import embedder_files, layers, schemas, store
 from lib.config.bounds import check_bounds, check_token_budget
 from lib.config.locked_config import (
     FilterSettings,
@@ -78,11 +78,29 @@ def read_candidate(
     if sources:
         over["sources"] = ("flag --source", sources)
     layered = layers.load(workspace, "candidate", environment=environment, file=file, over=over)
+    warnings = _require_bounds(layered)
+    files = _fitting_embedder(layered, embedder_files.find(workspace, layered.values["embedder"]))
+    return Candidate(layered, files, warnings)
+
+
+def check_candidate(layered: layers.Layered, files: embedder_files.EmbedderFiles) -> Candidate:
+    """Merged values as a candidate for an embedder whose files are known; raises ConfigInvalid as ``read_candidate``."""
+    schemas.check(layered.values, "candidate", layered.where)
+    warnings = _require_bounds(layered)
+    return Candidate(layered, _fitting_embedder(layered, files), warnings)
+
+
+def _require_bounds(layered: layers.Layered) -> list[str]:
+    """The warnings about values that are within the caps; raises ConfigInvalid where one is not."""
     findings = check_bounds(layered.values)
     if findings.issues:
         lines = [f"{layered.where(dotted)}: {message}" for dotted, message in findings.issues]
         raise ConfigInvalid(lines[0], detail="; ".join(lines[1:]))
-    files = embedder_files.find(workspace, layered.values["embedder"])
+    return [message for _, message in findings.warnings]
+
+
+def _fitting_embedder(layered: layers.Layered, files: embedder_files.EmbedderFiles) -> embedder_files.EmbedderFiles:
+    """``files``, where the runtime runs them and a whole chunk with its prefix is read; else raises ConfigInvalid."""
     if problem := embedder_files.runtime_problem(files, layered.values["embedder_runtime"]):
         raise ConfigInvalid(f"{layered.where('embedder_runtime')}: {problem}")
     prompt_tokens = TokenCounter(files.folder).count(files.document_prompt) if files.document_prompt else 0
@@ -96,7 +114,7 @@ def read_candidate(
             if longer
             else "lower chunk_size, or take an embedder that reads more",
         )
-    return Candidate(layered, files, [message for _, message in findings.warnings])
+    return files
 
 
 def freeze(candidate: Candidate, *, moment: datetime, ordinal: int, baseline_metrics: dict[str, Any]) -> LockedConfig:

@@ -110,7 +110,7 @@ def history_svg(metrics: Sequence[str], points: Sequence[Mapping[str, Any]]) -> 
     Args:
         points: each with ``label``, ``passed``, ``comparable`` (with the point before it) and ``metrics``.
     """
-    figure, panels = _figure(max(6.0, 0.7 * len(points) + 2.5), 1.5 * len(metrics) + 1.2, len(metrics))
+    figure, panels = new_figure(max(6.0, 0.7 * len(points) + 2.5), 1.5 * len(metrics) + 1.2, len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         values = [point["metrics"].get(metric) for point in points]
         for place, point in enumerate(points):
@@ -132,10 +132,10 @@ def history_svg(metrics: Sequence[str], points: Sequence[Mapping[str, Any]]) -> 
         axes.set_xticks(range(len(points)), [""] * len(points))
     panels[-1].set_xticks(range(len(points)), [point["label"] for point in points], rotation=40, ha="right", fontsize=7)
     panels[-1].set_xlabel("circle: PASS · cross: not passed · dashed: other cases or another judge from here on")
-    return _svg(figure, "history")
+    return to_svg(figure, "history")
 
 
-def _figure(width: float, height: float, panels: int) -> tuple[Any, Any]:
+def new_figure(width: float, height: float, panels: int) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("svg")
@@ -150,7 +150,7 @@ def _figure(width: float, height: float, panels: int) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, name: str) -> str:
+def to_svg(figure: Any, name: str) -> str:
     """The figure's ``<svg>`` element, its ids prefixed with ``name``."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), facecolor="white")

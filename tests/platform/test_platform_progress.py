@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lib.platform.progress import Progress, duration
+from lib.platform.progress import Progress, duration, muted
 
 
 class Clock:
@@ -37,6 +37,14 @@ def test_big_steps_never_print_more_than_one_line_each(capsys: pytest.CaptureFix
         progress.advance(90)
         progress.advance(10)
     assert capsys.readouterr().err == "loading: 90 of 100 rows\nloading: 100 of 100 rows\n"
+
+
+def test_within_muted_nothing_shows_and_after_it_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    with muted(), Progress("a part", 2, "rows") as progress:
+        progress.advance(2)
+    with Progress("the whole", 2, "rows") as progress:
+        progress.advance(2)
+    assert (progress.done, capsys.readouterr().err) == (2, "the whole: 2 of 2 rows\n")
 
 
 def test_nothing_to_do_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,18 @@ READ_ONLY = {
     "validate_rollback",
     "verify_release",
 }
-HEAVY = ("numpy", "torch", "psycopg2", "jsonschema", "boto3", "ragchecker", "sentence_transformers", "jinja2", "matplotlib")
+HEAVY = (
+    "numpy",
+    "torch",
+    "psycopg2",
+    "jsonschema",
+    "boto3",
+    "ragchecker",
+    "sentence_transformers",
+    "jinja2",
+    "matplotlib",
+    "optuna",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
