@@ -139,16 +139,7 @@ def plan(
     split = optimizing_split.split(file, case_files.resolve(file, documents, config.sources), share)
     optimizing_split.require_enough(split, share, cases=gates["min_cases"], documents=gates["min_documents"])
     seed = _given(seed, settings.determinism.seed)
-    identity = {
-        "space": space.digest,
-        "candidate": config.config_hash,
-        "training cases": split.training.file.digest,
-        "documents": corpus,
-        "evaluation settings": settings.digest,
-        "objectives": digest_of(search["objectives"]),
-        "seed": str(seed),
-        "code and packages": digest_of([run.code_digest(), run.package_versions()]),
-    }
+    identity = _identity(space, search, split, settings, seed, corpus)
     folder = workspace.root / "metrics" / "optimize" / (study or digest_of(identity)[:12])
     return Plan(
         space=space,
@@ -164,6 +155,22 @@ def plan(
         folder=folder,
         done=max(0, len(optimizing_study.read(folder, identity).trials) - 1),
     )
+
+
+def _identity(
+    space: Space, search: dict[str, Any], split: Split, settings: EvaluationSettings, seed: int, corpus: str
+) -> dict[str, str]:
+    """Digests of all that decides what a trial measures, and which one comes next. The held-out cases are not among it."""
+    return {
+        "space": space.digest,
+        "candidate": lock(space.base).config_hash,
+        "training cases": split.training.file.digest,
+        "documents": corpus,
+        "evaluation settings": settings.digest,
+        "objectives": digest_of(search["objectives"]),
+        "seed": str(seed),
+        "code and packages": digest_of([run.code_digest(), run.package_versions()]),
+    }
 
 
 def optimize(workspace: Workspace, connection: Connection, planned: Plan) -> Outcome:
@@ -196,7 +203,8 @@ def search(study: Study, bench: Bench, planned: Plan) -> None:
             study.record(bench.measure(0, planned.space.base_point))
         note(_line(study.trials[0]))
     else:
-        bench.tables.release(planned.space, planned.space.base_point, "base")
+        with muted():
+            bench.tables.release(planned.space, planned.space.base_point, "base")
     with Progress("searching", planned.budget.trials, "trials") as progress:
         progress.advance(len(study.trials) - 1)
         while len(study.trials) <= planned.budget.trials and time.monotonic() < deadline:
@@ -283,7 +291,7 @@ def _require_some(study: Study, planned: Plan) -> None:
 
 
 def _line(trial: Trial) -> str:
-    changed = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in trial.values.items())
+    changed = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in sorted(trial.values.items()))
     name = f"trial {trial.number}" if trial.number else "the candidate"
     if trial.objectives is None:
         return f"{name} failed: {trial.reason} ({changed})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -158,7 +157,7 @@ def _front_table(planned: Plan, found: Outcome) -> str:
         mark = "*" if found.winner and trial.number == found.winner.number else ""
         name = str(trial.number) if trial.number else "candidate" + ("" if base in found.front else " (not on the front)")
         latency = f"{trial.latency_ratio:.2f}x, {trial.latency_ms:.1f} ms"
-        rows.append([mark, name, number(trial.quality), latency, _megabytes(trial), _changed(trial.values, base.values)])
+        rows.append([mark, name, number(trial.quality), latency, _megabytes(trial), _changed(planned.space, trial)])
     return text_table(rows)
 
 
@@ -166,8 +165,9 @@ def _megabytes(trial: Trial) -> str:
     return f"{(trial.index_bytes or 0) / 1e6:.2f} MB"
 
 
-def _changed(values: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value != base[name]) or "nothing"
+def _changed(space: Space, trial: Trial) -> str:
+    base = space.base_point
+    return ", ".join(f"{name} {trial.values[name]}" for name in base if trial.values[name] != base[name]) or "nothing"
 
 
 def _optimism_text(planned: Plan, found: Outcome) -> str:
