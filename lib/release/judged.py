@@ -25,7 +25,8 @@ _CALIBRATED_FIELDS = {"unchanged", "regressions", "skipped", "caught", "calibrat
 _OF_A_CALIBRATION = {
     "cases_digest": "cases",
     "settings_digest": "evaluation settings",
-    "content_digest": "content of the table",
+    "config_hash": "settings of the index",
+    "gold_corpus_digest": "documents",
 }
 
 

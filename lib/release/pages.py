@@ -65,7 +65,7 @@ def _environment(*, autoescape: bool, finalize: Any) -> Any:
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["short"] = lambda value: "–" if value is None else f"{value:.2f}".removesuffix(".00")
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
-    environment.filters["percent"] = lambda value: f"{value:.1%}"
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["size"] = lambda value: f"{value / 1e6:.1f} MB"
     environment.filters["code"] = as_code
     environment.filters["breakable"] = _breakable

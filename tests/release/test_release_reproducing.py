@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +15,12 @@ import pytest
 from lib.evaluation import results
 from lib.evaluation import settings as evaluation_settings
 from lib.platform import signing
-from lib.platform.errors import ConfigInvalid, ExitCode, IntegrityMismatch, NotFound
+from lib.platform.errors import VERDICT_CODES, ConfigInvalid, ExitCode, IntegrityMismatch, NotFound
 from lib.platform.files import read_json, sha256_file, write_json
 from lib.release import attesting, manifest, reproducing
 from tests.case_rows import write_evaluation
-from tests.conftest import HANDBOOK
+from tests.conftest import HANDBOOK, PROJECT
+from tests.release.page import Page
 from tests.release.staged import Project, files_below, sync
 
 
@@ -39,6 +42,38 @@ def test_the_same_bytes_on_another_number_of_workers_and_in_another_order_of_the
     after = files_below(evaluated.workspace.root)
     assert {name: after.get(name) for name in files} == files
     assert state_of(evaluated) == database
+
+
+def test_evaluating_by_hand_writes_the_report_and_tells_github(evaluated, monkeypatch, capsys, tmp_path):
+    summary = tmp_path / "summary.md"
+    write_json(folder(evaluated) / "run.json", {"steps": [STOPPED], "finished_at": "2026-01-01T00:00:00Z"})
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.setattr("sys.argv", ["production_evaluation", "--skip-ingest", "--json"])
+    monkeypatch.syspath_prepend(str(PROJECT / "scripts"))
+    code = runpy.run_path(str(PROJECT / "scripts" / "production_evaluation.py"))["main"]()
+    printed = capsys.readouterr()
+    done = json.loads(printed.out)
+    verdict = done["verdict"]
+    assert code == VERDICT_CODES[verdict["verdict"]]
+    assert done["report"] == evaluated.workspace.show(folder(evaluated) / "report.html")
+    page = Page((folder(evaluated) / "report.html").read_text(encoding="utf-8"))
+    assert page.state.startswith(f"{verdict['verdict']} not promoted; {evaluated.live_id()} still answers queries")
+    assert "UNSIGNED" in page.prose
+    assert "chunk_size 80 → 40" in page.prose
+    assert "Of 1 unanswerable cases" in page.prose
+    assert f"title={verdict['verdict']}%3A {verdict['release_id']}::" in printed.err
+    assert summary.read_text(encoding="utf-8") == (folder(evaluated) / "report.md").read_text(encoding="utf-8") + "\n"
+
+
+STOPPED = {"name": "evaluate", "state": "stopped here", "exit_code": 13, "seconds": 1.0}
+
+
+def test_the_manifest_names_who_reads_and_judges_as_they_name_themselves(evaluated):
+    frozen = manifest.read(folder(evaluated) / "manifest.yaml")
+    produced_by = read_json(folder(evaluated) / "verdict.json", "verdict")["produced_by"]
+    for role in ("reader", "judge"):
+        assert frozen["models"][role]["id"] == produced_by[role]
 
 
 def change(evaluation: results.Evaluation, *, inputs: dict[str, Any] | None = None, case: str | None = None):

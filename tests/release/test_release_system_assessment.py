@@ -19,7 +19,7 @@ from lib.evaluation import system_settings
 from lib.index.documents import scan_folder
 from lib.platform.errors import ConfigInvalid, GoliveError, NotFound, Refused, Unavailable
 from lib.platform.workspace import Workspace
-from lib.release import system_assessment
+from lib.release import report, system_assessment
 from lib.release.assessment import Assessment
 from tests.conftest import PROJECT
 
@@ -138,6 +138,8 @@ def test_the_script_exits_with_the_verdict_and_a_system_that_fails_on_some_never
     assert (done.json["verdict"]["verdict"], done.code) in (("ERROR", 13), ("INCONCLUSIVE", 4), ("FAIL", 3))
     folder = workspace.root / "metrics" / "systems" / "flaky"
     assert json.loads((folder / "verdict.json").read_text()) == done.json["verdict"]
+    assert done.json["report"] == "metrics/systems/flaky/report.html"
+    assert {name for name in report.FILES if (folder / name).exists()} == set(report.FILES)
     rows = [json.loads(line) for line in (folder / "evaluation" / "case_results.jsonl").read_text().splitlines()]
     assert {row["query_id"]: row["unscored"] for row in rows if row["unscored"]} == {
         "rollback-speed": "system: it reports an error: no index"
@@ -212,6 +214,28 @@ def test_another_system_is_compared_under_equal_settings(workspace: Workspace) -
 def test_what_names_no_system_is_refused(workspace: Workspace, named: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigInvalid, match=message):
         choose(workspace, **named)
+
+
+def test_a_file_names_a_system_over_the_config_and_flags_over_the_file(workspace: Workspace) -> None:
+    example = choose(workspace, file=str(EXAMPLES / "system.yaml"))
+    assert (example["kind"], example["name"]) == ("command", "example")
+    assert example["timeout_s"] == choose(workspace, url="http://host/x")["timeout_s"], "what it leaves out is the config's"
+    assert choose(workspace, file=str(EXAMPLES / "system.yaml"), name="mine")["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: http", "must hold a system: block and nothing else"),
+        ("system: {kind: http}\nreader: {}", "must hold a system: block and nothing else"),
+        ("system: {kind: http, adress: http://host/x}", "adress"),
+        ("system: [", "not valid YAML"),
+    ],
+)
+def test_a_file_that_names_no_system_is_refused(workspace: Workspace, text: str, message: str) -> None:
+    (workspace.root / "system.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigInvalid, match=message):
+        choose(workspace, file=str(workspace.root / "system.yaml"))
 
 
 @pytest.mark.parametrize(
