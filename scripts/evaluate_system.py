@@ -33,6 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     asked.add_argument("--command", metavar="LINE", help="the command to ask, in place of the config's system")
     parser.add_argument("--name", help="stands beside the numbers (default: system.name in configs/evaluation.yaml)")
     parser.add_argument("--use-bedrock", action="store_true", help="judge with a Bedrock model")
+    parser.add_argument(
+        "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
+    )
     return parser
 
 
@@ -58,6 +61,7 @@ def main() -> int:
         cases_path=Path(args.cases) if args.cases else workspace.default_cases,
         documents=documents,
         baseline=Path(args.baseline) if args.baseline else None,
+        fresh_judging=args.fresh_judging,
         folder=Path(args.outdir) if args.outdir else workspace.root / "metrics" / "systems" / values["name"],
     )
     with closing(system_settings.make_system(workspace, values)) as system:

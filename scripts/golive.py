@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", metavar="FILE", help="the cases to judge by (default: eval/test_cases.json)")
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
     parser.add_argument(
-        "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
+        "--fresh-judging", action="store_true", help="ask models anew, and replace their stored judgements and answers"
     )
     return parser
 

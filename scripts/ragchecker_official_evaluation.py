@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
     parser.add_argument(
-        "--fresh-judging", action="store_true", help="judge anew, and replace the stored judgements of a model"
+        "--fresh-judging", action="store_true", help="ask models anew, and replace their stored judgements and answers"
     )
     parser.add_argument(
         "--bypass-cli", action="store_true", help="compute in this process, not by ragchecker's command line"

@@ -113,7 +113,7 @@ def _environment(workspace: Workspace, settings: EvaluationSettings) -> tuple[bo
         f"temperature 0, caches off, seed {found.seed}, prompt audit on, {found.max_workers} workers,"
         f" {found.bedrock_requests_per_second:g} requests/s"
     )
-    return True, "; ".join([evidence, *changed])
+    return True, "; ".join([evidence, *settings.remarks(), *changed])
 
 
 def _other_release(workspace: Workspace) -> list[str]:

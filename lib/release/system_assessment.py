@@ -77,12 +77,14 @@ def plan(
     documents: list[Document],
     baseline: Path | None,
     folder: Path,
+    fresh_judging: bool = False,
 ) -> Plan:
     """What an assessment will look at.
 
     Args:
         documents: those that hold the gold; empty: quotes are looked for in what the system shows alone.
         baseline: a folder of an earlier assessment, or of an evaluation.
+        fresh_judging: pass over a model's stored judgements, and replace them.
 
     Raises:
         Refused: the baseline was measured on other cases, gold or settings, or would be written over.
@@ -99,6 +101,7 @@ def plan(
         settings,
         digest_of_documents(documents) if documents else None,
         audit_file=folder / "prompt_audit.jsonl",
+        fresh_judging=fresh_judging,
     )
     metrics = {name: limits for name, limits in gates["metrics"].items() if name not in _OF_AN_INDEX}
     home = _home(baseline, folder) if baseline else None

@@ -11,6 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from lib.evaluation import results
 from lib.evaluation import settings as evaluation_settings
+from lib.evaluation.settings import EvaluationSettings
 from lib.index.documents import apply_sync, plan_sync, scan_folder, standing_documents
 from lib.index.releases import Release, get_release
 from lib.platform.errors import ConfigInvalid, NotFound, Refused
@@ -69,8 +70,11 @@ def test_a_first_release_passes_by_its_absolute_limits(workspace, connection, re
     assert found.folder == workspace.root / "metrics" / "golive" / release.release_id
 
 
-def test_the_evidence_is_written_as_it_was_returned(workspace, connection, release, cases_path):
+def test_the_evidence_is_written_as_it_was_returned(workspace, connection, release, cases_path, monkeypatch):
+    monkeypatch.setattr(EvaluationSettings, "remarks", lambda self, *roles: ["judge m is sent no temperature"])
     found = assess(workspace, connection, cases_path)
+    assert found.content["warnings"][0] == "judge m is sent no temperature"
+    assert "warning: judge m is sent no temperature\n" in (found.folder / "verdict.txt").read_text(encoding="utf-8")
     assert json.loads((found.folder / "verdict.json").read_text(encoding="utf-8")) == found.content
     assert (found.folder / "verdict.txt").read_text(encoding="utf-8") == assessment.verdict_text(found.content) + "\n"
     evaluation = results.read(found.folder / "evaluation")

@@ -65,6 +65,18 @@ def test_a_variable_that_differs_within_the_limits_passes_and_is_reported(worksp
     assert "MAX_WORKERS=2 in the environment, 3 in the file" in check.evidence
 
 
+def test_a_model_that_is_sent_no_temperature_is_named(workspace):
+    path = workspace.configs / "evaluation.yaml"
+    text = path.read_text(encoding="utf-8").replace("send_temperature: true", "send_temperature: false")
+    path.write_text(text, encoding="utf-8")
+    offline, bedrock = (
+        health.check_environment(workspace, evaluation_settings.load(workspace, use_bedrock=used)) for used in (False, True)
+    )
+    assert (offline.status, bedrock.status) == ("PASS", "PASS")
+    assert "is sent no temperature" not in offline.evidence
+    assert bedrock.evidence.count("is sent no temperature: it is not deterministic") == 2
+
+
 def test_an_environment_that_cannot_be_read_is_an_error(workspace):
     settings = evaluation_settings.load(workspace)
     (workspace.configs / "deterministic_evaluation.env").unlink()

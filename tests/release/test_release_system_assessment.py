@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from lib.evaluation import results, system_settings
 from lib.evaluation import settings as evaluation_settings
-from lib.evaluation import system_settings
 from lib.index.documents import scan_folder
 from lib.platform.errors import ConfigInvalid, GoliveError, NotFound, Refused, Unavailable
 from lib.platform.workspace import Workspace
@@ -190,6 +190,25 @@ def test_a_baseline_that_was_measured_otherwise_is_refused(workspace: Workspace,
             documents=[] if changed == "corpus" else documents,
             baseline=baseline,
         )
+
+
+def test_a_fresh_judging_and_a_judge_without_a_temperature_are_passed_on(workspace: Workspace) -> None:
+    write_cases(workspace, CASES)
+    path = workspace.configs / "evaluation.yaml"
+    text = path.read_text(encoding="utf-8").replace("send_temperature: true", "send_temperature: false")
+    path.write_text(text, encoding="utf-8")
+    planned = system_assessment.plan(
+        workspace,
+        evaluation_settings.load(workspace, use_bedrock=True),
+        cases_path=Path(workspace_cases(workspace)),
+        documents=[],
+        baseline=None,
+        folder=workspace.root / "out",
+        fresh_judging=True,
+    )
+    assert planned.request.fresh_judging
+    found = results.Evaluation({"system": {"answers_with_a_snapshot": 1}}, [])
+    assert sum("is sent no temperature" in line for line in system_assessment._remarks(planned, found)) == 1
 
 
 def test_another_system_is_compared_under_equal_settings(workspace: Workspace) -> None:
