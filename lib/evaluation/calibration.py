@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CONFIDENCE = 0.95
 _LEAST_TRIALS = 20
-_MOST_CASES = 10_000  # that are simulated; of a larger evaluation, documents with so many
+_MOST_CASES = 4_000  # that are simulated; of a larger evaluation, documents with so many
 # What is lost with the document that holds the evidence; an answer without it may still be faithful to what it was shown.
 _OF_EVIDENCE = ("oracle_hit", "filter_hit", "reader_gold_usage", "precision", "recall", "f1", "claim_recall")
 _READ_BY_THE_GATE = (
