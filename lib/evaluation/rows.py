@@ -24,7 +24,6 @@ _IN_MEMORY = frozenset(
         "unscored",
         "snapshot_size",
         "tags",
-        "documents",
         "claims",
         "unmeasured",
         "undefined",
@@ -34,7 +33,7 @@ _IN_MEMORY = frozenset(
 
 
 class StoredRows(Sequence[Mapping[str, Any]]):
-    """Rows in a file of JSON lines. Numbers stand in memory, about 300 bytes a row; the rest is read when it is asked for.
+    """Rows in a file of JSON lines. Numbers and ids stand in memory, 400 bytes a row at most; the rest is read on demand.
 
     The file stays open, so that a row is what it was even where the path meanwhile names another file.
     """
@@ -46,6 +45,7 @@ class StoredRows(Sequence[Mapping[str, Any]]):
         self._ends = array("q", [0])
         self._ids: list[str] = []
         self._light: list[dict[str, Any]] = []
+        self._documents: list[tuple[str, ...]] = []
         self._keys: list[tuple[str, ...]] = []
         self._names: list[tuple[str, ...] | None] = []
         self._starts = array("q")
@@ -114,6 +114,7 @@ class StoredRows(Sequence[Mapping[str, Any]]):
         metrics = row["metrics"]
         self._ids.append(row["query_id"])
         self._light.append(self._shared.setdefault(canonical_json(light), light))
+        self._documents.append(self._interned(row.get("documents", ())))
         self._keys.append(self._interned(row))
         self._names.append(None if metrics is None else self._interned(metrics))
         self._starts.append(len(self._values))
@@ -135,6 +136,8 @@ class StoredRows(Sequence[Mapping[str, Any]]):
         if key == "metrics":
             names, start = self._names[number], self._starts[number]
             return None if names is None else _Metrics(names, self._values, start)
+        if key == "documents" and key in self._keys[number]:
+            return list(self._documents[number])
         return light[key] if key in light else json.loads(self._line(number))[key]
 
 
