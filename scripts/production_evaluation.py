@@ -28,9 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", metavar="FILE", help="run the evaluation of this manifest again, and compare")
     parser.add_argument("--outdir", metavar="DIR", help="with --manifest: where to write")
     parser.add_argument("--use-bedrock", action="store_true", help="read and judge with Bedrock models")
-    parser.add_argument(
-        "--fresh-judging", action="store_true", help="ask models anew, and replace their stored judgements and answers"
-    )
+    parser.add_argument("--fresh-judging", action="store_true", help="ask models anew, and replace their stored replies")
     parser.add_argument("--no-report", action="store_true", help="leave the report to whoever runs this as a step")
     return parser
 
