@@ -140,7 +140,7 @@ lint: $(DEV) ## style, types, imports
 	@$(VENV)/bin/lint-imports
 
 test: $(DEV) ## all tests, against a real PostgreSQL
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # a thread a worker: more would spin for the same two cores
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile  # a thread a worker: more would spin for the same two cores
 
 bench: $(BENCHED) ## benchmarks against named peers (BENCH=name for one); prints ratios
 	@$(RUN) -m tests.benchmarks.run $(BENCH)
