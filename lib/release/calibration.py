@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -122,7 +121,7 @@ def calibrate(workspace: Workspace, connection: Connection, planned: Plan) -> di
     scratch.require_own_session(connection, "a calibration")
     started, config = time.monotonic(), planned.release.locked_config
     documents, _ = shadow.read_corpus(connection, config)
-    with builder(workspace, config, sum(len(document.content) for document in documents)) as tools:
+    with builder(workspace, config, documents) as tools:
         bench = _Bench(workspace, connection, planned, documents, scratch.remembering(tools))
         unchanged, again = bench.run(_UNCHANGED), bench.run(_AGAIN)
         found = {
@@ -177,11 +176,9 @@ class _Bench:
         try:
             chosen = regression.choose(self.documents)
             release = scratch.build(self.connection, blank, chosen, self.tools, regression.sql)
-            with tempfile.TemporaryDirectory(prefix="golive-calibration-") as folder:
-                place = Path(folder) / "evaluation"
-                evaluation = scratch.evaluate(
-                    self.workspace, self.connection, release, self.planned.cases, self.planned.settings, place
-                )
+            evaluation = scratch.evaluate(
+                self.workspace, self.connection, release, self.planned.cases, self.planned.settings
+            )
             checks = health.check_rows(self.connection, release)
         finally:
             scratch.drop(self.connection, blank)

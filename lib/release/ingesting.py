@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,9 @@ def ingest(workspace: Workspace, connection: Connection, cases_path: Path | None
     if shadow.already_sealed(connection, release, digest):
         return _outcome(release, reused=True, applied=True)
     queries = _queries(workspace, cases_path)
-    sealed = _build(workspace, connection, release, sum(len(document.content) for document in documents), queries)
+    with builder(workspace, release.locked_config, documents) as tools:
+        facts = {"load_model_s": tools.load_model_s}
+        sealed = shadow.build(connection, release, tools.embedder, tools.chunker, tools.settings, queries, facts)
     receipts.write(
         workspace,
         sealed.release_id,
@@ -71,14 +73,6 @@ def ingest(workspace: Workspace, connection: Connection, cases_path: Path | None
     return _outcome(sealed, reused=False, applied=True)
 
 
-def _build(
-    workspace: Workspace, connection: Connection, release: Release, characters: int, queries: list[tuple[str, str]]
-) -> Release:
-    with builder(workspace, release.locked_config, characters) as tools:
-        facts = {"load_model_s": tools.load_model_s}
-        return shadow.build(connection, release, tools.embedder, tools.chunker, tools.settings, queries, facts)
-
-
 @dataclass(frozen=True)
 class Builder:
     """What a table is built with: the embedder over its cache, the chunker with its workers, and the settings."""
@@ -90,12 +84,9 @@ class Builder:
 
 
 @contextmanager
-def builder(workspace: Workspace, config: LockedConfig, characters: int) -> Iterator[Builder]:
-    """The executor, the cache and the model that the settings and the config name.
-
-    Args:
-        characters: of the documents, by which the number of workers is chosen.
-    """
+def builder(workspace: Workspace, config: LockedConfig, documents: Sequence[Document]) -> Iterator[Builder]:
+    """The executor, the cache and the model that the settings and the config name; ``documents`` are what will be built."""
+    characters = sum(len(document.content) for document in documents)
     settings = index_settings.load(workspace)
     tokenizer = locked_files(workspace, config).folder
     with ExitStack() as stack:

@@ -224,7 +224,7 @@ def search(study: Study, bench: Bench, planned: Plan) -> None:
 def _bench(workspace: Workspace, connection: Connection, planned: Plan) -> Iterator[Bench]:
     config = lock(planned.space.base)
     widen_buffers(connection)
-    with builder(workspace, config, sum(len(document.content) for document in planned.documents)) as tools:
+    with builder(workspace, config, planned.documents) as tools:
         yield Bench(
             workspace=workspace,
             connection=connection,

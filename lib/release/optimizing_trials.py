@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -127,11 +125,7 @@ class Bench:
         metric = self.objectives["quality"]
         if metric in _RETRIEVED:
             return self._evidence_rate(release, _RETRIEVED[metric]), 0
-        with tempfile.TemporaryDirectory(prefix="golive-search-") as folder:
-            place = Path(folder) / "evaluation"
-            evaluation = scratch.evaluate(
-                self.workspace, self.connection, release, self.training.file, self.settings, place
-            )
+        evaluation = scratch.evaluate(self.workspace, self.connection, release, self.training.file, self.settings)
         value = evaluation.summary["metrics"][metric]
         if value is None:
             raise Unavailable(f"{metric} is undefined for every case")

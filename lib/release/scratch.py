@@ -6,7 +6,9 @@ when the session ends, however that ends. Only the embedding cache is written, w
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,15 +124,18 @@ def evaluate(
     release: Release,
     cases: case_files.CaseFile,
     settings: EvaluationSettings,
-    folder: Path,
+    folder: Path | None = None,
 ) -> results.Evaluation:
-    """As ``run.evaluate`` of a built scratch release.
+    """As ``run.evaluate`` of a built scratch release; without a ``folder`` nothing of it stays on disk.
 
     Raises:
         DocumentsChanged: those that hold the gold changed since those were read that the table was built from.
     """
     asked = run.Request(release, cases, release.locked_config.sources, settings)
-    evaluation = run.evaluate(workspace, connection, asked, folder)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="golive-scratch-"))) / "evaluation"
+        evaluation = run.evaluate(workspace, connection, asked, folder)
     if evaluation.summary["inputs"]["gold_corpus_digest"] != release.corpus_digest:
         raise DocumentsChanged("the documents changed meanwhile", hint="run the same command again")
     return evaluation

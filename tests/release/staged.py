@@ -37,6 +37,9 @@ from tests.conftest import HANDBOOK, administer
 STAGES = ("sealed", "ready", "live", "second")
 FIRST_LOCKED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECOND_LOCKED = datetime(2026, 1, 3, 3, 4, 5, tzinfo=UTC)
+# what a command changes of production where it releases, judges or records anything
+STATE = "SELECT (SELECT count(*) FROM golive.releases) AS releases, (SELECT count(*) FROM golive.audit_log) AS audited,"
+STATE += " (SELECT generation FROM golive.pointer) AS generation, (SELECT count(*) FROM golive.verdicts) AS verdicts"
 _KEPT = ("configs", "eval", "metrics", ".local/backups")
 
 CASES = {

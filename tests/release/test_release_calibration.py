@@ -19,7 +19,7 @@ from lib.platform.errors import ConfigInvalid, Refused, Unavailable, UsageError
 from lib.platform.files import write_json
 from lib.release import calibration
 from tests.conftest import PROJECT
-from tests.release.staged import Project
+from tests.release.staged import STATE, Project
 
 GATES = """
 min_cases: 2
@@ -34,8 +34,6 @@ metrics:
   recall:          {direction: higher, margin: 0.08}
 """
 TABLES = "SELECT relname FROM pg_class WHERE relname LIKE 'calibration%'"
-STATE = "SELECT (SELECT count(*) FROM golive.releases) AS releases, (SELECT max(seq) FROM golive.audit_log) AS audited,"
-STATE += " (SELECT generation FROM golive.pointer) AS generation, (SELECT count(*) FROM golive.verdicts) AS verdicts"
 
 
 @pytest.fixture

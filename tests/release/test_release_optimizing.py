@@ -20,6 +20,7 @@ from lib.release import locking, optimizing, optimizing_files, optimizing_study,
 from tests.conftest import PROJECT, write_corpus
 from tests.release import killed_search
 from tests.release.killed_search import FixedEmbedder
+from tests.release.staged import STATE
 
 GATES = """
 min_cases: 4
@@ -44,8 +45,6 @@ limits: {latency_ratio: 100, index_ratio: 100}
 budget: {trials: 5, timeout_s: 600, tables: 2}
 """
 TABLES = "SELECT relname FROM pg_class WHERE relname LIKE 'search\\_%'"
-STATE = "SELECT (SELECT count(*) FROM golive.releases) AS releases, (SELECT count(*) FROM golive.audit_log) AS audited,"
-STATE += " (SELECT generation FROM golive.pointer) AS generation, (SELECT count(*) FROM golive.verdicts) AS verdicts"
 
 
 @pytest.fixture
