@@ -3,7 +3,8 @@
 Reads:   the release's locked config (what is live, else the active one), its documents, the cases, configs/gates.yaml,
          configs/evaluation.yaml, configs/deterministic_evaluation.env
 Writes:  metrics/calibration/<release_id>.json and the embedding cache; every table is temporary, nothing is promoted
-Exits with 0 where the unchanged release passes and every planted regression is stopped, else with 3.
+Exits with 0 where the unchanged release passes and every planted regression (at least one) is stopped, else
+with 3.
 """
 
 import _preflight  # noqa: F401

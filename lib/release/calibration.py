@@ -144,8 +144,9 @@ def calibrate(workspace: Workspace, connection: Connection, planned: Plan) -> di
 
 
 def passed(found: dict[str, Any]) -> bool:
-    """Whether the unchanged release passed as it must, and every planted regression was stopped."""
-    return bool(found["unchanged"]["verdict"] == "PASS" and found["caught"] == len(found["regressions"]))
+    """Whether the unchanged release passed as it must, and every planted regression was stopped, of at least one."""
+    planted = len(found["regressions"])
+    return bool(found["unchanged"]["verdict"] == "PASS" and planted and found["caught"] == planted)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ def test_the_text_says_what_was_missed_by_hand():
     assert "a release like this would pass: on these cases it loses no more" in calibration.to_text(found)
     assert not calibration.passed(found)
     assert calibration.passed({**found, "caught": 2})
+    assert not calibration.passed({**found, "regressions": {}, "caught": 0}), "nothing planted, nothing known"
     assert not calibration.passed({**found, "caught": 2, "unchanged": {"verdict": "INCONCLUSIVE"}})
 
 
