@@ -26,14 +26,14 @@ def main() -> int:
     args = build_parser().parse_args()
     from lib.platform.lease import lease
     from lib.platform.postgres import address, create_state, database
-    from lib.release import restore
+    from lib.release import backup_files, backup_listing, restore
 
     workspace = Workspace.find()
     if args.list:
-        rows = restore.listing(workspace)
-        cli.emit(args, {"backups": rows}, restore.listing_text(rows))
+        rows = backup_listing.listing(workspace)
+        cli.emit(args, {"backups": rows}, backup_listing.listing_text(rows))
         return 0
-    backup = restore.find_backup(workspace, args.backup_id)
+    backup = backup_files.find_backup(workspace, args.backup_id)
     with database(workspace, "restore", write=True) as connection:
         create_state(connection)
         plan = restore.plan_restore(connection, backup, args.release)

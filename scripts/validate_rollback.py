@@ -25,12 +25,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = build_parser().parse_args()
     from lib.platform.postgres import database
-    from lib.release import restore
+    from lib.release import backup_files, rollback_validation
 
     workspace = Workspace.find()
-    backup = restore.find_backup(workspace, args.backup_id) if args.backup_id is not None else None
+    backup = backup_files.find_backup(workspace, args.backup_id) if args.backup_id is not None else None
     with database(workspace, "validate rollback") as connection:
-        checks = restore.validate(workspace, connection, backup, args.release)
+        checks = rollback_validation.validate(workspace, connection, backup, args.release)
     valid = all(check["holds"] for check in checks)
     lines = [f"  {'holds' if check['holds'] else 'FAILS'}  {check['name']}: {check['found']}" for check in checks]
     lines.append("valid: the live state reads back as it should" if valid else "INVALID: do not resume; make backups")

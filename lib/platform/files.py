@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lib.platform import failpoints
 from lib.platform.errors import ConfigInvalid, NotFound, Unavailable
 
 
@@ -53,18 +54,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary stream whose content appears at ``path`` whole, on disk (fsync), or not at all."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        failpoints.reach("file.open")
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as stream:
                 yield stream
+                failpoints.reach("file.write")
                 stream.flush()
+                failpoints.reach("file.fsync")
                 os.fsync(stream.fileno())
+                failpoints.reach("file.close")
             os.chmod(temporary, 0o644)
+            failpoints.reach("file.rename")
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+        failpoints.reach("file.sync_folder")
         sync_folder(path.parent)
 
 

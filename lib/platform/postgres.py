@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable, redact
 from lib.platform.workspace import Workspace
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 OLDEST_SERVER = 150000
 OLDEST_PGVECTOR = (0, 7)
 IDENTIFIER_LIMIT_BYTES = 63

@@ -87,6 +87,14 @@ def read(workspace: Workspace, backup_id: str) -> Backup:
     return Backup(backup_id, folder, manifest)
 
 
+def find_backup(workspace: Workspace, backup_id: str) -> Backup:
+    """The backup, with its state file there; raises as ``backup_files.read``."""
+    backup = read(workspace, backup_id)
+    if not (backup.folder / "state.json").is_file():
+        raise NotFound(f"backup {backup_id} has lost its state.json", hint="take another one: make backups")
+    return backup
+
+
 def verify_files(backup: Backup) -> None:
     """Checks every file against the manifest.
 

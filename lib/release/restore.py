@@ -8,22 +8,20 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
-from lib.config.locked_config import LockedConfig, shadow_table_name
+from lib.config.locked_config import shadow_table_name
 from lib.index import changes
 from lib.index.bm25 import terms_of
 from lib.index.chunk_table import build_index, create_chunk_table, relations_of
 from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.index.seal import Content, content_of, seal
 from lib.platform import audit, postgres
-from lib.platform.clock import age, now
-from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound
+from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import backup_files
@@ -32,7 +30,6 @@ from lib.release.catching_up import COMMAND
 from lib.release.health import count_vector_indexes
 from lib.release.promotion import move_pointer
 from lib.release.table_copies import copy_in, documents_content
-from lib.release.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -281,118 +278,3 @@ def _schema(connection: Connection) -> str:
     found = postgres.one(connection, "SELECT current_schema() AS name")
     assert found is not None
     return str(found["name"])
-
-
-def validate(
-    workspace: Workspace, connection: Connection, backup: Backup | None, release_id: str | None = None
-) -> list[dict[str, Any]]:
-    """Reads everything back: pointer, rows, index, answers, config files; ``{name, holds, found}`` for each.
-
-    Args:
-        backup: what the state must equal; without one, it must equal what was sealed.
-        release_id: the release of the backup that must be live; the one that the backup restores unless another is named.
-
-    Raises:
-        NotFound: the backup does not hold that release.
-    """
-    with connection:
-        release = read_pointer(connection).release
-    if release is None:
-        return [{"name": "pointer", "holds": False, "found": "no release is live"}]
-    expected = release.content_digest
-    checks = []
-    if backup is not None:
-        wanted = backup.table_of(release_id or backup.manifest["restores"]["release_id"])
-        expected = wanted["digest"]
-        holds = release.release_id == wanted["release_id"]
-        found = f"live is {release.release_id}" + ("" if holds else f", not {wanted['release_id']}")
-        checks.append({"name": "pointer", "holds": holds, "found": found})
-    with connection:
-        content = content_of(connection, release.table_schema, release.table_name)
-    found = f"{content.row_count} rows, digest {content.digest[:12]}" if content else f"{release.table_name} is gone"
-    checks.append({"name": "rows", "holds": content is not None and content.digest == expected, "found": found})
-    if content is not None:
-        checks.append(_answers(connection, release))
-    checks.append(_files_agree(workspace, release.locked_config))
-    return checks
-
-
-def _answers(connection: Connection, release: Release) -> dict[str, Any]:
-    """Both searches find a chunk by its own vector and its own words, and the vector search has its index."""
-    with connection:
-        found = postgres.one(connection, postgres.compose(__file__, "probe_search", table=release.table))
-        indexes = count_vector_indexes(connection, release)
-    assert found is not None
-    holds = found["probes"] > 0 and found["by_vector"] == found["probes"] and found["by_words"] == found["probes"]
-    evidence = (
-        f"{found['probes']} chunks probed: {found['by_vector']} found by vector, {found['by_words']} by words;"
-        f" {indexes} vector index"
-    )
-    return {"name": "answers", "holds": holds and indexes > 0, "found": evidence}
-
-
-def _files_agree(workspace: Workspace, config: LockedConfig) -> dict[str, Any]:
-    try:
-        active = store.read_active(workspace)
-    except GoliveError as error:
-        return {"name": "config files", "holds": False, "found": error.message}
-    return {
-        "name": "config files",
-        "holds": active == config.in_production(True),
-        "found": f"active config is {active.chunk_version}",
-    }
-
-
-def listing(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every backup, newest first, as ``--list --json`` shows it; damaged ones with the reason."""
-    rows = []
-    for item in backup_files.every(workspace):
-        if isinstance(item, tuple):
-            name, error = item
-            rows.append({"backup_id": name, "usable": False, "problem": error.message})
-            continue
-        manifest = item.manifest
-        rows.append(
-            {
-                "backup_id": item.backup_id,
-                "usable": True,
-                "created_at": manifest["created_at"],
-                "bytes": item.bytes,
-                "restores": manifest["restores"]["release_id"],
-                "why": manifest["restores"]["why"],
-                "releases": [table["release_id"] for table in manifest["tables"]],
-                "rows": sum(table["rows"] for table in manifest["tables"]),
-                "proven_at": manifest["proven"]["at"],
-                "restore_s": manifest["proven"]["seconds"],
-            }
-        )
-    return rows
-
-
-def find_backup(workspace: Workspace, backup_id: str) -> Backup:
-    """The backup, with its state file there; raises as ``backup_files.read``."""
-    backup = backup_files.read(workspace, backup_id)
-    if not (backup.folder / "state.json").is_file():
-        raise NotFound(f"backup {backup_id} has lost its state.json", hint="take another one: make backups")
-    return backup
-
-
-def listing_text(rows: list[dict[str, Any]]) -> str:
-    """The list as a table, with ages."""
-    if not rows:
-        return "no backups yet: make backup"
-    table = [["backup", "age", "size", "restores", "rows", "proven"]]
-    for row in rows:
-        if row["usable"]:
-            made = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
-            cells = [
-                age(made, now()),
-                f"{row['bytes'] / 1e6:.1f} MB",
-                row["restores"],
-                str(row["rows"]),
-                f"yes, in {row['restore_s']:.2f} s",
-            ]
-        else:
-            cells = ["", "", "", "", f"UNUSABLE: {row['problem']}"]
-        table.append([row["backup_id"], *cells])
-    return text_table(table)

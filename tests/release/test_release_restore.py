@@ -26,7 +26,7 @@ from lib.index.seal import content_of
 from lib.platform import postgres
 from lib.platform.errors import IntegrityMismatch, NotFound, Refused
 from lib.platform.files import sha256_file, write_json
-from lib.release import backup, backup_files, promotion, restore, traffic
+from lib.release import backup, backup_files, backup_listing, promotion, restore, rollback_validation, traffic
 from lib.release.backup_files import Backup
 from lib.release.table_copies import copy_out, documents_content
 from tests.conftest import HANDBOOK, PROJECT
@@ -62,7 +62,7 @@ def test_a_restored_table_is_indexed_and_sealed_and_answers(live):
     assert index["indisvalid"]
     with pytest.raises(psycopg2.Error, match="is sealed"):
         live.execute(sql.SQL("DELETE FROM {}").format(table))
-    assert all(check["holds"] for check in restore.validate(live.workspace, live.connection, only_backup(live)))
+    assert all(check["holds"] for check in rollback_validation.validate(live.workspace, live.connection, only_backup(live)))
 
 
 def test_a_table_restored_after_a_rename_has_its_own_vector_index(live):
@@ -168,7 +168,7 @@ def test_a_table_that_lost_its_vector_index_comes_back_with_one(live):
     assert restore.plan_restore(live.connection, made).action == "load table"
     apply(live, made)
     assert live.release().table_name == f"{TABLE}_r1"
-    assert all(check["holds"] for check in restore.validate(live.workspace, live.connection, made))
+    assert all(check["holds"] for check in rollback_validation.validate(live.workspace, live.connection, made))
 
 
 def test_every_move_is_recorded_with_the_digests_it_went_between(second):
@@ -220,7 +220,7 @@ def test_a_backup_brings_a_completely_empty_database_to_life(live, empty_databas
     assert route(elsewhere) == TABLE
     with elsewhere.connection:
         assert documents_content(elsewhere.connection, "public").digest == made.manifest["documents"]["digest"]
-    assert all(check["holds"] for check in restore.validate(live.workspace, elsewhere.connection, made))
+    assert all(check["holds"] for check in rollback_validation.validate(live.workspace, elsewhere.connection, made))
     elsewhere.connection.close()
 
 
@@ -323,7 +323,7 @@ def test_a_backup_without_its_state_or_manifest_is_not_used(live, name, error):
     made = only_backup(live)
     (made.folder / name).unlink()
     with pytest.raises(error, match=made.backup_id):
-        restore.find_backup(live.workspace, made.backup_id)
+        backup_files.find_backup(live.workspace, made.backup_id)
 
 
 @pytest.mark.parametrize("moment", [0.15, 0.3, 0.45, 0.6])
@@ -365,14 +365,14 @@ def test_killed_while_it_waits_for_a_lock_it_changed_nothing_and_run_again_it_en
 
 
 def test_a_sound_live_state_is_valid(live):
-    checks = restore.validate(live.workspace, live.connection, only_backup(live))
+    checks = rollback_validation.validate(live.workspace, live.connection, only_backup(live))
     assert {check["name"]: check["holds"] for check in checks} == {
         "pointer": True,
         "rows": True,
         "answers": True,
         "config files": True,
     }
-    assert all(check["holds"] for check in restore.validate(live.workspace, live.connection, None))
+    assert all(check["holds"] for check in rollback_validation.validate(live.workspace, live.connection, None))
 
 
 @pytest.mark.parametrize(
@@ -386,43 +386,43 @@ def test_a_sound_live_state_is_valid(live):
 )
 def test_a_damaged_live_table_is_invalid(live, failing, damage):
     live.tamper(damage)
-    checks = restore.validate(live.workspace, live.connection, only_backup(live))
+    checks = rollback_validation.validate(live.workspace, live.connection, only_backup(live))
     assert {check["name"] for check in checks if not check["holds"]} == failing
 
 
 def test_a_live_table_without_its_vector_index_is_invalid(live):
     live.execute(f"DROP INDEX {TABLE}_hnsw")
-    assert not all(check["holds"] for check in restore.validate(live.workspace, live.connection, None))
+    assert not all(check["holds"] for check in rollback_validation.validate(live.workspace, live.connection, None))
 
 
 @pytest.mark.parametrize("change", [{"is_production": False}, {"created_by": "somebody@else"}])
 def test_an_active_config_that_is_not_the_live_one_is_invalid(live, change):
     path = store.active_path(live.workspace)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    assert failing(restore.validate(live.workspace, live.connection, None)) == {"config files"}
+    assert failing(rollback_validation.validate(live.workspace, live.connection, None)) == {"config files"}
 
 
 def test_a_lost_active_config_is_invalid(live):
     store.active_path(live.workspace).unlink()
-    assert failing(restore.validate(live.workspace, live.connection, None)) == {"config files"}
+    assert failing(rollback_validation.validate(live.workspace, live.connection, None)) == {"config files"}
 
 
 def test_nothing_live_is_invalid(sealed):
-    assert failing(restore.validate(sealed.workspace, sealed.connection, None)) == {"pointer"}
+    assert failing(rollback_validation.validate(sealed.workspace, sealed.connection, None)) == {"pointer"}
 
 
 def test_a_backup_that_does_not_hold_what_is_live_makes_it_invalid(second):
     made = backup_of(second, restores=second.live_id())[0]
     assert len(made.manifest["tables"]) == 1
     promotion.promote(second.workspace, second.connection)
-    assert "pointer" in failing(restore.validate(second.workspace, second.connection, made))
+    assert "pointer" in failing(rollback_validation.validate(second.workspace, second.connection, made))
 
 
 def test_a_rollback_that_did_not_happen_is_invalid(second):
     made = backup_of(second, restores=second.live_id())[-1]
     promotion.promote(second.workspace, second.connection)
     assert second.live_id() != made.manifest["restores"]["release_id"]
-    assert "pointer" in failing(restore.validate(second.workspace, second.connection, made))
+    assert "pointer" in failing(rollback_validation.validate(second.workspace, second.connection, made))
 
 
 def test_after_another_release_of_the_backup_was_restored_that_one_is_valid(second):
@@ -430,29 +430,29 @@ def test_after_another_release_of_the_backup_was_restored_that_one_is_valid(seco
     made = backup_of(second, restores=second.live_id())[-1]
     plan = restore.plan_restore(second.connection, made, candidate)
     restore.apply_restore(second.workspace, second.connection, made, plan)
-    assert failing(restore.validate(second.workspace, second.connection, made, candidate)) == set()
-    assert "pointer" in failing(restore.validate(second.workspace, second.connection, made))
+    assert failing(rollback_validation.validate(second.workspace, second.connection, made, candidate)) == set()
+    assert "pointer" in failing(rollback_validation.validate(second.workspace, second.connection, made))
 
 
 def test_the_list_is_newest_first_and_says_what_each_backup_restores(second):
-    rows = restore.listing(second.workspace)
+    rows = backup_listing.listing(second.workspace)
     assert [row["backup_id"] for row in rows] == sorted((row["backup_id"] for row in rows), reverse=True)
     assert [row["usable"] for row in rows] == [True, True]
     assert {row["restores"] for row in rows} == {second.live_id()}
     assert rows[0]["rows"] == sum(release.row_count for release in second.releases())
-    assert restore.listing_text(rows).splitlines()[1].startswith(rows[0]["backup_id"])
+    assert backup_listing.listing_text(rows).splitlines()[1].startswith(rows[0]["backup_id"])
 
 
 def test_an_unusable_backup_is_listed_as_such(live):
     made = only_backup(live)
     (made.folder / "manifest.json").write_text("")
-    (row,) = restore.listing(live.workspace)
+    (row,) = backup_listing.listing(live.workspace)
     assert (row["backup_id"], row["usable"]) == (made.backup_id, False)
-    assert "UNUSABLE" in restore.listing_text([row])
+    assert "UNUSABLE" in backup_listing.listing_text([row])
 
 
 def test_without_backups_the_list_says_how_to_make_one(workspace):
-    assert "make backup" in restore.listing_text(restore.listing(workspace))
+    assert "make backup" in backup_listing.listing_text(backup_listing.listing(workspace))
 
 
 def test_a_stopped_service_stays_stopped_through_a_restore(live):
