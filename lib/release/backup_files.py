@@ -93,7 +93,9 @@ def read(workspace: Workspace, backup_id: str) -> Backup:
             )
         schemas.check(manifest, "backup", lambda dotted: f"backup {backup_id}: {dotted or 'manifest'}")
     except ConfigInvalid as error:
-        raise IntegrityMismatch(f"backup {backup_id} has a damaged manifest", detail=error.message, hint=_ANOTHER) from error
+        raise IntegrityMismatch(
+            f"backup {backup_id} has a damaged manifest", detail=error.message, hint=_ANOTHER
+        ) from error
     if manifest["backup_id"] != backup_id:
         raise IntegrityMismatch(
             f"backup {backup_id} holds the manifest of {manifest['backup_id']}", hint="give the folder its own name back"

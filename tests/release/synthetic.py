@@ -88,9 +88,7 @@ def stages(server: str, root: Path) -> dict[str, tuple[str, Path]]:
     """Stage → the database that is copied for it, and the folder: ``locked`` (documents and cases alone), ``live``, ``second``."""
     staged.do_without_fsync(server)
     home = Workspace(root / "work")
-    shutil.copytree(
-        PROJECT / "configs", home.configs, ignore=shutil.ignore_patterns("locked_configs", "attestations.yaml")
-    )
+    shutil.copytree(PROJECT / "configs", home.configs, ignore=shutil.ignore_patterns("locked_configs", "attestations.yaml"))
     staged.write_cases(home.default_cases)
     working = f"synthetic_{uuid.uuid4().hex[:8]}"
     administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(working)))
