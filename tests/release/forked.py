@@ -20,7 +20,7 @@ _context.set_forkserver_preload([*_LOADED, "jsonschema", "zstandard", "psycopg2"
 
 
 def run(name: str, *arguments: str, environment: dict[str, str], timeout_s: float = 60) -> Finished:
-    """Runs ``scripts/<name>.py`` from another folder under exactly this environment; its exit code is -9 where it was killed."""
+    """Runs ``scripts/<name>.py`` in exactly this environment; the exit code is -9 where it was killed."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
         process = _context.Process(target=_script, args=(name, arguments, environment, out, err))
@@ -40,7 +40,7 @@ def _script(name: str, arguments: tuple[str, ...], environment: dict[str, str], 
     for path, number in ((out, 1), (err, 2)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(handle, number)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
     script = PROJECT / "scripts" / f"{name}.py"
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(script.parent))

@@ -29,7 +29,8 @@ UNKNOWN = "20200101-000000-abcdef"
 RESTORE = ("restore_production_state", "restore_production_state --check", "restore_production_state --dry-run")
 EVERYBODY = (*RESTORE, "validate_rollback")
 # a lease that was taken leaves the holder's name in its row
-_RELATIONS = """SELECT n.nspname, c.relname, c.relkind, c.relfilenode FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+_RELATIONS = """SELECT n.nspname, c.relname, c.relkind, c.relfilenode
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relname <> 'leases' ORDER BY 1, 2"""
 
 
