@@ -28,7 +28,6 @@ from lib.release import backup_files, receipts, restore_script
 from lib.release.backup_files import Backup
 from lib.release.table_copies import columns_of, copy_in, copy_out, documents_content
 
-_INCOMPLETE = ".incomplete-"
 _STATE_TABLES = ("pointer", "traffic", "releases", "verdicts", "backups")
 _CONFIG_FILES = ("candidate.yaml", "gates.yaml", "evaluation.yaml", "checklist.yaml", "embedders.yaml")
 
@@ -77,10 +76,10 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
     started = time.monotonic()
     plan = plan_backup(workspace, connection)
     backup_id = backup_files.new_id(now())
-    folder = workspace.backups / f"{_INCOMPLETE}{backup_id}"
+    folder = workspace.backups / f"{backup_files.INCOMPLETE}{backup_id}"
     with writing(folder):
         workspace.backups.mkdir(parents=True, exist_ok=True)
-        for left_over in workspace.backups.glob(f"{_INCOMPLETE}*"):
+        for left_over in workspace.backups.glob(f"{backup_files.INCOMPLETE}*"):
             shutil.rmtree(left_over)
         folder.mkdir()
     try:

@@ -17,7 +17,9 @@ from lib.platform.workspace import Workspace
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+INCOMPLETE = ".incomplete-"  # what the folder's name begins with until its manifest is there
 _ID = re.compile("[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+_ANOTHER = "take another one: make backups"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ class Backup:
             if table["release_id"] == release_id:
                 return dict(table)
         held = ", ".join(table["release_id"] for table in self.manifest["tables"])
-        raise NotFound(f"backup {self.backup_id} does not hold release {release_id}", detail=f"it holds {held}")
+        raise NotFound(
+            f"backup {self.backup_id} does not hold release {release_id}",
+            detail=f"it holds {held}",
+            hint="name one that it holds, or take another backup: make backups",
+        )
 
 
 def new_id(moment: datetime) -> str:
@@ -71,19 +77,29 @@ def read(workspace: Workspace, backup_id: str) -> Backup:
     check_id(backup_id)
     folder = workspace.backups / backup_id
     if not folder.is_dir():
+        if (workspace.backups / f"{INCOMPLETE}{backup_id}").exists():
+            raise NotFound(f"backup {backup_id} is not complete: it is being made, or was broken off", hint=_ANOTHER)
         raise NotFound(f"no backup {backup_id}", hint="make backups lists them")
     if not (folder / MANIFEST).is_file():
-        raise IntegrityMismatch(f"backup {backup_id} has no manifest: it was never completed", hint="make backups")
+        raise IntegrityMismatch(f"backup {backup_id} has no manifest: it was never completed", hint=_ANOTHER)
     try:
         manifest = read_json(folder / MANIFEST, "backup manifest")
         version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
         if isinstance(version, int) and version > MANIFEST_VERSION:
-            raise IntegrityMismatch(f"backup {backup_id} was made by a newer Golive")
+            raise IntegrityMismatch(
+                f"backup {backup_id} was made by a newer Golive",
+                detail=f"its format is {version}, this Golive reads {MANIFEST_VERSION}",
+                hint="restore it with the Golive that made it, or with a newer one",
+            )
         schemas.check(manifest, "backup", lambda dotted: f"backup {backup_id}: {dotted or 'manifest'}")
     except ConfigInvalid as error:
-        raise IntegrityMismatch(f"backup {backup_id} has a damaged manifest", detail=error.message) from error
+        raise IntegrityMismatch(
+            f"backup {backup_id} has a damaged manifest", detail=error.message, hint=_ANOTHER
+        ) from error
     if manifest["backup_id"] != backup_id:
-        raise IntegrityMismatch(f"backup {backup_id} holds the manifest of {manifest['backup_id']}")
+        raise IntegrityMismatch(
+            f"backup {backup_id} holds the manifest of {manifest['backup_id']}", hint="give the folder its own name back"
+        )
     return Backup(backup_id, folder, manifest)
 
 
@@ -91,7 +107,7 @@ def find_backup(workspace: Workspace, backup_id: str) -> Backup:
     """The backup, with its state file there; raises as ``backup_files.read``."""
     backup = read(workspace, backup_id)
     if not (backup.folder / "state.json").is_file():
-        raise NotFound(f"backup {backup_id} has lost its state.json", hint="take another one: make backups")
+        raise NotFound(f"backup {backup_id} has lost its state.json", hint=_ANOTHER)
     return backup
 
 
@@ -99,7 +115,7 @@ def verify_files(backup: Backup) -> None:
     """Checks every file against the manifest.
 
     Raises:
-        IntegrityMismatch: a file is missing, changed, added, or a link.
+        IntegrityMismatch: a file is missing, changed, added, or no plain file.
     """
     listed = backup.manifest["files"]
     there = {
@@ -109,13 +125,15 @@ def verify_files(backup: Backup) -> None:
     }
     for name in sorted(there ^ listed.keys()):
         what = "is missing" if name in listed else "does not belong to it"
-        raise IntegrityMismatch(f"backup {backup.backup_id}: {name} {what}")
+        raise IntegrityMismatch(f"backup {backup.backup_id}: {name} {what}", hint=_ANOTHER)
     for name, item in sorted(listed.items()):
         path = backup.folder / name
         if path.is_symlink() or not path.resolve().is_relative_to(backup.folder.resolve()):
-            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is a link")
+            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is a link", hint=_ANOTHER)
+        if not path.is_file():  # a pipe would be read for ever
+            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is no file", hint=_ANOTHER)
         if path.stat().st_size != item["bytes"] or sha256_file(path) != item["sha256"]:
-            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} was changed since it was made")
+            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} was changed since it was made", hint=_ANOTHER)
 
 
 def every(workspace: Workspace) -> list[Backup | tuple[str, GoliveError]]:

@@ -230,6 +230,7 @@ def _load_record(connection: Connection, backup: Backup, plan: RestorePlan) -> N
         raise IntegrityMismatch(
             f"backup {backup.backup_id} brings back no record of release {plan.release_id}",
             detail="it has none, or another release here has its chunk version",
+            hint="take another backup: make backups",
         )
 
 
