@@ -100,6 +100,7 @@ def export(workspace: Workspace, connection: Connection, release_id: str) -> aud
         write_json(attesting.envelope_of(path), signing.sign(statement, key))
     failpoints.reach("audit_head.file")
     write_json(path, content)
+    failpoints.reach("audit_head.done")
     return head
 
 
