@@ -14,7 +14,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection
 
 from lib.platform import audit, failpoints, postgres
-from lib.platform.errors import ConfigInvalid, Refused
+from lib.platform.errors import ConfigInvalid, Refused, Unavailable
 
 KINDS = ("owner", "operator", "reader")
 DEFAULTS = {kind: f"golive_{kind}" for kind in KINDS}
@@ -74,11 +74,15 @@ class Role:
 
 @dataclass(frozen=True)
 class Plan:
-    """The statements that bring the database to the three roles, in order, and what people should know besides."""
+    """The statements that bring the database to the three roles, in order, and what people should know besides.
+
+    ``stopped``: queries were stopped when it was made, so that it opens nothing to readers.
+    """
 
     roles: dict[str, str]
     statements: list[str]
     notes: list[str]
+    stopped: bool
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -152,7 +156,7 @@ def plan(
                 f"INSERT INTO golive.roles VALUES ({_literal(kind)}, {_literal(name)})"
                 " ON CONFLICT (kind) DO UPDATE SET name = excluded.name"
             )
-    return Plan(dict(names), statements, _notes(names, things, stopped))
+    return Plan(dict(names), statements, _notes(names, things, stopped), stopped)
 
 
 def apply(connection: Connection, made: Plan) -> None:
@@ -160,6 +164,7 @@ def apply(connection: Connection, made: Plan) -> None:
 
     Raises:
         Refused: this role may not, or the database is not as planned afterwards.
+        Unavailable: queries were stopped or resumed since the plan was made; nothing was changed.
     """
     failpoints.reach("roles.statements")
     with connection, connection.cursor() as cursor:
@@ -175,6 +180,10 @@ def apply(connection: Connection, made: Plan) -> None:
                 detail=f"left to do: {left[0]}",
                 hint="run this as the owner of the database, or as a superuser",
             )
+        # last, so that whoever stops queries waits for the commit alone
+        now = postgres.one(connection, "SELECT state = 'stopped' AS stopped FROM golive.traffic FOR SHARE")
+        if now != {"stopped": made.stopped}:
+            raise Unavailable("queries were stopped or resumed meanwhile: nothing was changed", hint="run this again")
     failpoints.reach("roles.done")
 
 

@@ -17,7 +17,7 @@ from psycopg2.extensions import make_dsn
 from lib.index.retrieval import LiveRetriever
 from lib.operations import roles
 from lib.platform import audit, postgres
-from lib.platform.errors import ConfigInvalid, Refused
+from lib.platform.errors import ConfigInvalid, Refused, Unavailable
 from lib.release import catching_up, ingesting, promotion, traffic
 from tests.conftest import HANDBOOK, administer
 from tests.release.staged import Project, lock, make_ready, sync
@@ -306,6 +306,16 @@ def test_readers_stay_shut_out_while_queries_are_stopped(second: Project, as_log
     assert not _reads(reader, "public", table)
     traffic.resume(operator.connection, "over")
     assert _reads(reader, "public", table)
+
+
+def test_a_stop_while_the_roles_are_set_up_is_not_undone(live: Project, logins: None) -> None:
+    with live.connection:
+        made = roles.look(live.connection, {})
+    with closing(live.connect()) as other:
+        traffic.stop(other, "meanwhile")
+    with pytest.raises(Unavailable, match="stopped or resumed meanwhile"):
+        roles.apply(live.connection, made)
+    assert live.ask("SELECT FROM golive.roles") == []
 
 
 def test_an_entry_names_the_login_whatever_the_client_says_of_itself(live: Project, as_login: Any) -> None:
