@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = build_parser().parse_args()
     from lib.platform.lease import lease
-    from lib.platform.postgres import address, create_state, database
+    from lib.platform.postgres import address, complete_state, database
     from lib.release import backup_files, backup_listing, restore
 
     workspace = Workspace.find()
@@ -35,7 +35,7 @@ def main() -> int:
         return 0
     backup = backup_files.find_backup(workspace, args.backup_id)
     with database(workspace, "restore", write=True) as connection:
-        create_state(connection)
+        complete_state(connection)
         plan = restore.plan_restore(connection, backup, args.release)
         if args.check:
             restore.check_files(backup, plan)

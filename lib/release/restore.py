@@ -18,7 +18,7 @@ from lib.config.locked_config import shadow_table_name
 from lib.index import changes
 from lib.index.bm25 import terms_of
 from lib.index.chunk_table import build_index, create_chunk_table, relations_of
-from lib.index.releases import Release, find_release, get_release, read_pointer
+from lib.index.releases import Release, adopt, find_release, get_release, hold_table, read_pointer
 from lib.index.seal import Content, content_of, seal
 from lib.platform import audit, postgres
 from lib.platform.errors import IntegrityMismatch
@@ -257,6 +257,7 @@ def _load_table(connection: Connection, backup: Backup, plan: RestorePlan) -> No
             "UPDATE golive.releases SET table_schema = %s, table_name = %s WHERE release_id = %s",
             (schema, plan.table, plan.release_id),
         )
+    adopt(connection, plan.release_id)
     audit.record(connection, "restore table", plan.table, f"backup {backup.backup_id}", after=plan.digest)
 
 
@@ -265,7 +266,7 @@ def _prove(connection: Connection, backup: Backup, plan: RestorePlan) -> Release
     release = _as_recorded(get_release(connection, plan.release_id), backup.table_of(plan.release_id))
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '10s'")
-        cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(release.table))
+    hold_table(connection, release.release_id)
     if not _is_sound(connection, release):
         raise IntegrityMismatch(
             f"table {release.table_name} is not what backup {backup.backup_id} says",
