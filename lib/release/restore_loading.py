@@ -17,7 +17,7 @@ from lib.config.locked_config import LockedConfig
 from lib.index import settings as index_settings
 from lib.index.bm25 import terms_of
 from lib.index.chunk_table import build_index, create_chunk_table
-from lib.index.releases import find_release
+from lib.index.releases import adopt, find_release
 from lib.index.seal import seal
 from lib.platform import audit, failpoints, postgres
 from lib.platform.errors import IntegrityMismatch
@@ -162,6 +162,7 @@ class Loading:
                 (schema, self.table_name, self.release_id),
             )
             cursor.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(SCHEMA)))
+        adopt(self.connection, self.release_id)
         digest = self.backup.table_of(self.release_id)["digest"]
         audit.record(self.connection, "restore table", self.table_name, self._reason, after=digest)
 
