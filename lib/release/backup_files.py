@@ -53,6 +53,10 @@ def new_id(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
+def is_id(text: str) -> bool:
+    return bool(_ID.fullmatch(text))
+
+
 def check_id(backup_id: str) -> None:
     """Raises UsageError where none is given, NotFound where it cannot be the id of a backup."""
     if not backup_id:
@@ -72,6 +76,11 @@ def read(workspace: Workspace, backup_id: str) -> Backup:
     folder = workspace.backups / backup_id
     if not folder.is_dir():
         raise NotFound(f"no backup {backup_id}", hint="make backups lists them")
+    return read_folder(folder, backup_id)
+
+
+def read_folder(folder: Path, backup_id: str) -> Backup:
+    """The backup in a folder of whatever name; raises IntegrityMismatch as ``read``."""
     if not (folder / MANIFEST).is_file():
         raise IntegrityMismatch(f"backup {backup_id} has no manifest: it was never completed", hint="make backups")
     try:
