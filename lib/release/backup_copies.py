@@ -23,6 +23,7 @@ from lib.platform.files import write_bytes, writing
 from lib.platform.stores import BLOCK_BYTES, Store, Stored, check_key
 from lib.release import backup_files, target_settings
 from lib.release.backup_files import MANIFEST, Backup
+from lib.release.tables import text_table
 from lib.release.target_settings import TargetSettings
 
 DELETING = ".deleting"
@@ -126,6 +127,17 @@ def copies(target: Target) -> list[Copy]:
         if backup_files.is_id(backup_id):
             held_objects.setdefault(backup_id, []).append(item)
     return [_look(target, backup_id, held_objects[backup_id]) for backup_id in sorted(held_objects, reverse=True)]
+
+
+def listing_text(target: Target, found: list[Copy]) -> str:
+    """The copies as a table."""
+    if not found:
+        return f"no backups in {target.store.shown}"
+    rows = [["backup", "size", "state", ""]]
+    for item in found:
+        told = f"restores {item.backup.manifest['restores']['release_id']}" if item.backup else item.problem
+        rows.append([item.backup_id, f"{item.bytes / 1e6:.1f} MB", item.state, told])
+    return f"{target.store.shown}\n{text_table(rows)}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,6 +107,34 @@ def copy(target: Target, backup: Backup) -> dict[str, Any]:
     }
 
 
+def report_text(report: dict[str, Any]) -> str:
+    """What ``copy`` did, for people."""
+    how = ", encrypted" if report["encrypted"] else ""
+    lines = [f"backup {report['backup_id']} is in {report['to']}: {report['bytes'] / 1e6:.1f} MB{how}, read back and equal"]
+    lines.append(f"  {report['sent']} files sent, {report['kept']} were there already")
+    return "\n".join([*lines, *(f"  not enforced there: {what}" for what in report["not_enforced"])])
+
+
+def plan_fetch(workspace: Workspace, target: Target, backup_id: str) -> dict[str, Any]:
+    """What ``fetch`` would do; raises as it does."""
+    backup_files.check_id(backup_id)
+    _require_absent(workspace, backup_id)
+    with tempfile.TemporaryDirectory() as folder:
+        found = read_manifest(target, backup_id, Path(folder))
+        return {
+            "backup_id": backup_id,
+            "target": target.name,
+            "to": workspace.show(workspace.backups / backup_id),
+            "files": len(found.manifest["files"]) + 1,
+            "bytes": found.bytes,
+        }
+
+
+def _require_absent(workspace: Workspace, backup_id: str) -> None:
+    if (workspace.backups / backup_id).exists():
+        raise Refused(f"backup {backup_id} is on this machine already", hint="make backups")
+
+
 def fetch(workspace: Workspace, target: Target, backup_id: str) -> Backup:
     """Brings a copy back as a local backup, visible only when whole; what an earlier run fetched is used where it is right.
 
@@ -114,8 +143,7 @@ def fetch(workspace: Workspace, target: Target, backup_id: str) -> Backup:
         IntegrityMismatch: the copy is damaged. Unavailable: the target, or the disk here.
     """
     backup_files.check_id(backup_id)
-    if (workspace.backups / backup_id).exists():
-        raise Refused(f"backup {backup_id} is on this machine already", hint="make backups")
+    _require_absent(workspace, backup_id)
     folder = workspace.backups / f"{_FETCHING}{backup_id}"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,10 @@ def load(workspace: Workspace, environ: Mapping[str, str] | None = None) -> Back
     targets = {
         name: _target(name, values, layered.where(f"targets.{name}")) for name, values in layered.values["targets"].items()
     }
+    for target in targets.values():
+        if not target.is_s3 and Path(target.url).resolve().is_relative_to(workspace.backups.resolve()):
+            where = layered.where(f"targets.{target.name}")
+            raise ConfigInvalid(f"{where}: target {target.name} lies in the folder of the backups themselves")
     retention = layered.values["retention"]
     return BackupSettings(targets, retention["keep"], duration(retention["older_than"]))
 

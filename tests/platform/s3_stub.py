@@ -58,6 +58,7 @@ def serving() -> Iterator[Stub]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits for the client's delayed acknowledgement
     stub: Stub
 
     def do_GET(self) -> None:

@@ -35,6 +35,11 @@ class Swift:
     def environment(self, user: str = USER) -> dict[str, str]:
         return {"AWS_ACCESS_KEY_ID": user, "AWS_SECRET_ACCESS_KEY": self.key, "AWS_EC2_METADATA_DISABLED": "true"}
 
+    def new_bucket(self) -> str:
+        name = f"bucket-{secrets.token_hex(4)}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
     def client(self) -> Any:
         """boto3's own client, for what a test arranges or looks at behind the store's back."""
         import boto3

@@ -32,12 +32,10 @@ def real() -> Iterator[swift.Swift]:
 
 
 @pytest.fixture
-def bucket(real: swift.Swift, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def bucket(real: swift.Swift, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in real.environment().items():
         monkeypatch.setenv(name, value)
-    name = f"bucket-{abs(hash(request.node.name)) % 10**9}"
-    real.client().create_bucket(Bucket=name)
-    return name
+    return real.new_bucket()
 
 
 @pytest.fixture

@@ -84,6 +84,13 @@ CREATE TABLE IF NOT EXISTS golive.backups (
     proven_at        timestamptz NOT NULL
 );
 
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'golive.backups'::regclass AND attname = 'deleted_at') THEN
+        ALTER TABLE golive.backups ADD COLUMN deleted_at timestamptz;
+    END IF;
+END $$;
+
 CREATE TABLE IF NOT EXISTS golive.query_logs (
     query_id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     asked_at           timestamptz NOT NULL DEFAULT now(),
