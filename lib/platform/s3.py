@@ -56,14 +56,14 @@ class S3Store:
         self._bucket, self._prefix, self._options, self._sleep = bucket, prefix, options, sleep
         self._client = _client(options)
         self._asked: dict[str, Any] = {}
+        self._bucket_is_there = False
 
     @property
     def shown(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
     def prepare(self) -> list[str]:
-        with self._translated():
-            self._client.head_bucket(Bucket=self._bucket)
+        self._require_bucket()
         self._asked = self._protection()
         if self._refuses_a_taken_key():
             return []
@@ -96,12 +96,11 @@ class S3Store:
         try:
             with self._translated(key):
                 found = self._client.head_object(Bucket=self._bucket, Key=self._name(key))
+                until = found.get("ObjectLockRetainUntilDate")
+                return Stored(key, found["ContentLength"], found["LastModified"], until)
         except NotFound:
-            with self._translated():  # HEAD does not tell a missing bucket from a missing object
-                self._client.head_bucket(Bucket=self._bucket)
+            self._require_bucket()  # HEAD does not tell a missing bucket from a missing object
             return None
-        until = found.get("ObjectLockRetainUntilDate")
-        return Stored(key, found["ContentLength"], found["LastModified"], until)
 
     def objects(self, prefix: str = "") -> Iterator[Stored]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
@@ -109,6 +108,7 @@ class S3Store:
         )
         with self._translated():
             for page in pages:
+                page["IsTruncated"]  # what is no listing is not an empty one
                 for item in page.get("Contents", ()):
                     key = item["Key"].removeprefix(self._prefix)
                     if key != _PROBE:
@@ -129,10 +129,17 @@ class S3Store:
             return [f"uploads that never ended: {error.message}"]
         return []
 
+    def _require_bucket(self) -> None:
+        if not self._bucket_is_there:
+            with self._translated():
+                self._client.head_bucket(Bucket=self._bucket)
+            self._bucket_is_there = True
+
     def _uploads(self) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=self._prefix)
         with self._translated():
             for page in pages:
+                page["IsTruncated"]
                 yield from page.get("Uploads", ())
 
     def _name(self, key: str) -> str:
@@ -251,6 +258,10 @@ class S3Store:
             raise Refused(f"no AWS credentials for {self.shown}", hint=_CREDENTIALS) from error
         except ClientError as error:
             raise self._meaning(error.response, key) from error
+        except (ResponseParserError, KeyError) as error:  # KeyError: an answer without what S3's always have
+            raise Unavailable(
+                f"what answers at {self.shown} does not speak S3", detail=redact(str(error)), hint="check url and endpoint"
+            ) from error
         except BotoCoreError as error:
             raise Unavailable(
                 f"{self.shown} does not answer",

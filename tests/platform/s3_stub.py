@@ -23,9 +23,9 @@ class Stub:
     """``fault(method, key, count)`` says what goes wrong with the ``count``-th such request (from 1), None for nothing:
 
     ``reset`` (the connection ends in the body, or without an answer), ``short`` (a body without its last byte, as if that
-    were all), ``lie`` (another byte), ``applied-503`` (done, and answered as if not), or a status with an error name
-    (``503 SlowDown``). ``ignores_conditions``: writes over what is there. ``locks``: the bucket has object lock, and
-    ``drops_locks``: takes no notice of it in a write. ``kept`` holds the objects, ``headers`` what they were sent with.
+    were all), ``lie`` (another byte), ``html`` (a page of a proxy), ``applied-503`` (done, and answered as if not), or a
+    status with an error name (``503 SlowDown``). ``ignores_conditions``: writes over what is there. ``locks``: the bucket
+    has object lock, and ``drops_locks``: takes no notice of it in a write. ``kept`` holds the objects, ``headers`` what they were sent with.
     """
 
     url: str = ""
@@ -98,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "applied-503":
             self._error("503", "SlowDown")
             return
+        if fault == "html":
+            status, content, headers = 200, b"<html>Welcome to our network</html>", {}
         if fault == "short":
             content = content[:-1]
         if fault == "lie":

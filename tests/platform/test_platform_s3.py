@@ -267,6 +267,14 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(
     assert stub.counts["PUT", f"golive/{KEY}"] == 1
 
 
+def test_a_page_of_a_proxy_is_no_empty_bucket(stub: s3_stub.Stub) -> None:
+    stub.fault = lambda method, key, count: "html"
+    store = store_of(stub.url)
+    for act in (lambda: list(store.objects()), lambda: store.clean("x/"), lambda: store.head(KEY)):
+        error = refusal(act)
+        assert (error.message, int(error.exit_code)) == ("what answers at s3://bucket-1/golive does not speak S3", 13)
+
+
 def test_a_server_that_writes_over_what_is_there_is_found_out(stub: s3_stub.Stub) -> None:
     stub.ignores_conditions = True
     error = refusal(store_of(stub.url).prepare)

@@ -242,7 +242,7 @@ def test_a_store_that_fails_half_way_has_no_visible_backup_and_is_gone_on_with(
 
 def test_an_answer_that_was_lost_after_the_write_is_found_out(stub: s3_stub.Stub, local: Backup) -> None:
     stub.fault = lambda method, key, count: (
-        "applied-503" if method == "PUT" and key.startswith("golive/2") and count == 1 else None
+        "applied-503" if method == "PUT" and key.endswith(("/state.json", f"/{MANIFEST}")) and count == 1 else None
     )
     backup_targets.copy(s3_target(stub.url, "bucket-1"), local)
     assert visible(s3_target(stub.url, "bucket-1")) == [local.backup_id]
