@@ -251,6 +251,7 @@ class S3Store:
     @contextmanager
     def _translated(self, key: str = "") -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+        from botocore.parsers import ResponseParserError
 
         try:
             yield

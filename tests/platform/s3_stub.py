@@ -25,7 +25,8 @@ class Stub:
     ``reset`` (the connection ends in the body, or without an answer), ``short`` (a body without its last byte, as if that
     were all), ``lie`` (another byte), ``html`` (a page of a proxy), ``applied-503`` (done, and answered as if not), or a
     status with an error name (``503 SlowDown``). ``ignores_conditions``: writes over what is there. ``locks``: the bucket
-    has object lock, and ``drops_locks``: takes no notice of it in a write. ``kept`` holds the objects, ``headers`` what they were sent with.
+    has object lock, and ``drops_locks``: takes no notice of it in a write. ``kept`` holds the objects, ``headers`` what
+    they were sent with.
     """
 
     url: str = ""
