@@ -91,8 +91,7 @@ def apply_local(workspace: Workspace, connection: Connection, decisions: Sequenc
                 sync_folder(workspace.backups)
         failpoints.reach("prune.record")
         with connection:
-            if not _is_recorded(connection, item.backup_id):
-                backup_chain.tombstone(connection, item.backup_id, item.reason)
+            _record(connection, item)
         failpoints.reach("prune.remove")
         with writing(out_of_sight):
             shutil.rmtree(out_of_sight)
@@ -197,9 +196,13 @@ def _locked_until(target: Target, copy: Copy) -> datetime | None:
     return max((head.locked_until for head in heads if head and head.locked_until), default=None)
 
 
-def _is_recorded(connection: Connection, backup_id: str) -> bool:
-    row = postgres.one(connection, "SELECT deleted_at FROM golive.backups WHERE backup_id = %s", (backup_id,))
-    return bool(row and row["deleted_at"])
+def _record(connection: Connection, deleted: Decision) -> None:
+    """Says in the database that a local backup was deleted on purpose; once, however often the deletion is begun anew."""
+    row = postgres.one(connection, "SELECT deleted_at FROM golive.backups WHERE backup_id = %s", (deleted.backup_id,))
+    if row is None:  # fetched: it was made from another database
+        audit.record(connection, "delete backup", deleted.backup_id, deleted.reason)
+    elif row["deleted_at"] is None:
+        backup_chain.tombstone(connection, deleted.backup_id, deleted.reason)
 
 
 def _is_busy(folder: Path) -> bool:
