@@ -28,6 +28,10 @@ class Held:
     remains: str = ""
     locked_until: datetime | None = None
 
+    @property
+    def is_sound(self) -> bool:
+        return self.proven and self.created_at is not None and not self.problem and not self.remains
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -65,7 +69,7 @@ def plan(
         running: ids that another run is copying or reading.
     """
     newest_first = sorted(backups, key=lambda item: (item.created_at or now, item.backup_id), reverse=True)
-    counted = [item.backup_id for item in newest_first if item.proven and item.created_at and item.created_at <= now]
+    counted = [item.backup_id for item in newest_first if item.is_sound and item.created_at and item.created_at <= now]
     newest = set(counted[: max(keep, 1)])
     decisions = []
     for item in newest_first:
@@ -83,7 +87,7 @@ def references(held: Sequence[Held], needed: Mapping[str, str], named: Mapping[s
         named: backup id → what names it.
     """
     found = dict(named)
-    newest_first = sorted((item for item in held if item.proven and item.created_at), key=_created, reverse=True)
+    newest_first = sorted((item for item in held if item.is_sound), key=_created, reverse=True)
     for release_id, part in needed.items():
         for item in newest_first:
             if release_id in item.releases:
@@ -122,7 +126,7 @@ def _why_kept(
         return f"under object lock until {item.locked_until:%Y-%m-%d %H:%M}"
     if item.remains:
         return ""
-    if item.problem or item.created_at is None or not item.proven:
+    if item.created_at is None or not item.is_sound:
         return f"cannot be judged: {item.problem or 'nothing says that it was proven'}"
     if item.created_at > now:
         return f"dated {_days(item.created_at - now)} in the future: check the clocks"

@@ -53,7 +53,8 @@ def s3_target(url: str, bucket: str, *, encrypted: bool = False, **options: Any)
 
 def configure(workspace: Workspace, **targets: dict[str, Any]) -> None:
     values = {"targets": targets, "retention": {"keep": 7, "older_than": "30d"}}
-    workspace.configs.mkdir(parents=True, exist_ok=True)
+    if not workspace.configs.exists():
+        shutil.copytree(PROJECT / "configs", workspace.configs, ignore=shutil.ignore_patterns("locked_configs"))
     (workspace.configs / "backup.yaml").write_text(yaml.safe_dump(values))
 
 

@@ -68,6 +68,15 @@ def test_the_last_proven_one_stays_however_old_it_is() -> None:
     assert [deletes for deletes, _ in decided(unproven, held(4000))] == [False, False]
 
 
+def test_a_damaged_one_does_not_count_among_the_newest() -> None:
+    damaged = held(1, problem="a file is missing")
+    assert decided(damaged, held(100)) == [
+        (False, "cannot be judged: a file is missing"),
+        (False, "the newest proven backup"),
+    ]
+    assert references([damaged, held(100)], {}, {}) == {}
+
+
 def test_what_is_referenced_running_or_locked_stays_and_the_reason_is_told() -> None:
     old = [held(100 + days) for days in range(4)]
     locked = held(200, locked_until=NOW + timedelta(days=1))
