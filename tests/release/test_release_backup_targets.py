@@ -151,7 +151,7 @@ def test_from_the_bucket_alone_a_machine_with_nothing_restores(
     assert (sent.returncode, "read back and equal" in sent.stdout) == (0, True), sent.stderr
     fetched = run_script(elsewhere, "copy_backup", "--fetch", "--backup-id", local.backup_id, **secrets)
     assert fetched.returncode == 0, fetched.stderr
-    arguments = ("--backup-id", local.backup_id, "--json")
+    arguments = ("--backup-id", local.backup_id, "--from-another-system", "--json")
     restored = run_script(elsewhere, "restore_production_state", *arguments, DATABASE_URL=empty_database)
     assert restored.returncode == 0, restored.stderr
     connection = psycopg2.connect(empty_database)
