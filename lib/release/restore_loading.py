@@ -17,7 +17,7 @@ from lib.config.locked_config import LockedConfig
 from lib.index import settings as index_settings
 from lib.index.bm25 import terms_of
 from lib.index.chunk_table import build_index, create_chunk_table
-from lib.index.releases import find_release
+from lib.index.releases import adopt, find_release
 from lib.index.seal import seal
 from lib.platform import audit, failpoints, postgres
 from lib.platform.errors import IntegrityMismatch
@@ -69,7 +69,7 @@ class Loading:
             for name in entry["files"]
         ]
         try:
-            Crew(partial(postgres.connect, postgres.address(self.workspace), "restore worker"), WORKERS).run(jobs)
+            Crew(partial(postgres.beside, self.connection, "restore worker"), WORKERS).run(jobs)
             failpoints.reach("restore.index")
             self._index(table, config)
         except BaseException:
@@ -152,6 +152,8 @@ class Loading:
         """Moves the table to its place, seals it and makes it the release's."""
         schema = target_schema(self.connection)
         with self.connection.cursor() as cursor:
+            orphan = terms_of(postgres.table_identifier(schema, self.table_name))  # of a table that is gone: made anew
+            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(orphan))
             for table in (self._waiting, terms_of(self._waiting)):
                 cursor.execute(sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(table, sql.Identifier(schema)))
             seal(self.connection, postgres.table_identifier(schema, self.table_name))
@@ -160,6 +162,7 @@ class Loading:
                 (schema, self.table_name, self.release_id),
             )
             cursor.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(SCHEMA)))
+        adopt(self.connection, self.release_id)
         digest = self.backup.table_of(self.release_id)["digest"]
         audit.record(self.connection, "restore table", self.table_name, self._reason, after=digest)
 
