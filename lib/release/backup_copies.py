@@ -22,7 +22,7 @@ from lib.platform.errors import GoliveError, IntegrityMismatch, LeaseHeld, NotFo
 from lib.platform.files import write_bytes, writing
 from lib.platform.stores import BLOCK_BYTES, Store, Stored, check_key
 from lib.release import backup_files, target_settings
-from lib.release.backup_files import MANIFEST, Backup
+from lib.release.backup_files import MANIFEST, SIGNATURE, Backup
 from lib.release.tables import text_table
 from lib.release.target_settings import TargetSettings
 
@@ -107,6 +107,9 @@ def verify(target: Target, backup_id: str) -> dict[str, Any]:
     backup_files.check_id(backup_id)
     with tempfile.TemporaryDirectory() as folder:
         found = read_manifest(target, backup_id, Path(folder))
+        ours = {target.key(backup_id, name) for name in (*found.manifest["files"], MANIFEST, SIGNATURE)}
+        if strangers := sorted({item.key for item in target.store.objects(f"{backup_id}/")} - ours):
+            raise IntegrityMismatch(f"backup {backup_id}: {strangers[0]} on {target.name} does not belong to it")
         for name, item in sorted(found.manifest["files"].items()):
             if digest_or_none(target, backup_id, name) != (item["sha256"], item["bytes"]):
                 raise IntegrityMismatch(f"backup {backup_id}: {name} on {target.name} is damaged")

@@ -128,10 +128,7 @@ def test_a_large_file_goes_in_parts_and_comes_back(
     assert files_below(fetched.folder) == files_below(local.folder)
 
 
-def test_a_signature_beside_the_manifest_goes_along(local: Backup, disk: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        backup_files, "verify_files", lambda backup: None
-    )  # whichever names it lets pass beside the manifest
+def test_a_signature_beside_the_manifest_goes_along(local: Backup, disk: Target) -> None:
     (local.folder / "manifest.intoto.json").write_text("{}")
     backup_targets.copy(disk, local)
     shutil.rmtree(local.folder)
@@ -313,8 +310,9 @@ def test_missing_added_and_swapped_files_are_found(local: Backup, elsewhere: Wor
     assert [(item.state, item.problem) for item in backup_copies.copies(target)] == [("unusable", "state.json is missing")]
     one.write_bytes(one_bytes)
     target.store.write(target.key(local.backup_id, "more.json"), io.BytesIO(one_bytes), 10)
-    error = refusal(lambda: backup_targets.fetch(elsewhere, target, local.backup_id))
-    assert int(error.exit_code) == 14
+    for act in (backup_copies.verify, lambda t, b: backup_targets.fetch(elsewhere, t, b)):
+        error = refusal(lambda act=act: act(target, local.backup_id))
+        assert (int(error.exit_code), "does not belong to it" in error.message) == (14, True)
     assert backup_files.every(elsewhere) == []
 
 
