@@ -41,6 +41,7 @@ def load(
     environment: str | None = None,
     file: str | None = None,
     over: Mapping[str, tuple[str, Any]] | None = None,
+    schema: str | None = None,
 ) -> Layered:
     """``configs/<name>.yaml`` with its layers, checked against ``configs/schemas/<name>.schema.json``.
 
@@ -48,6 +49,7 @@ def load(
         environment: lays ``configs/<name>.<environment>.yaml`` over the base, where that file is.
         file: the base file, where it is not the usual one.
         over: dotted key → (origin, value), laid over the files.
+        schema: the schema's name, where it is not the config's.
 
     Raises:
         ConfigInvalid, NotFound: with file and line, or the variable or flag.
@@ -62,7 +64,7 @@ def load(
     for dotted, (origin, value) in (over or {}).items():
         _set(layered.values, dotted, value)
         layered.origins[dotted] = origin
-    schemas.check(layered.values, name, lambda dotted: layered.where(dotted))
+    schemas.check(layered.values, schema or name, lambda dotted: layered.where(dotted))
     return layered
 
 

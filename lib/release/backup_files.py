@@ -65,6 +65,10 @@ def moment_of(backup_id: str) -> datetime:
     return datetime.strptime(backup_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
 
 
+def is_id(text: str) -> bool:
+    return bool(_ID.fullmatch(text))
+
+
 def check_id(backup_id: str) -> None:
     """Raises UsageError where none is given, NotFound where it cannot be the id of a backup."""
     if not backup_id:

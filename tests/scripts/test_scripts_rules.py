@@ -29,6 +29,7 @@ HEAVY = (
     "psycopg2",
     "jsonschema",
     "boto3",
+    "tink",
     "ragchecker",
     "sentence_transformers",
     "jinja2",
