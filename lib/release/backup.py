@@ -24,7 +24,7 @@ from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound
 from lib.platform.files import pretty_json, sha256_file, sync_folder, write_json, write_text, writing
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, receipts, restore_script
+from lib.release import backup_files, probes, receipts, restore_script
 from lib.release.backup_files import Backup
 from lib.release.table_copies import columns_of, copy_in, copy_out, documents_content
 
@@ -142,10 +142,12 @@ def _write_files(
             documents = _copy_documents(connection, schema, folder, files)
             state = {name: _state_rows(connection, name) for name in _STATE_TABLES}
             server = _server(connection)
+            asked = {release.release_id: probes.take(connection, release) for _, release in plan.held}
     finally:
         if not connection.closed:
             connection.set_session(isolation_level="DEFAULT")
     _write(folder, "state.json", pretty_json(state), files)
+    _write(folder, probes.FILE, pretty_json(asked), files)
     for _, release in plan.held:
         _write(folder, f"configs/history/{release.chunk_version}.json", pretty_json(release.config), files)
     for path in (store.active_path(workspace), *(workspace.configs / name for name in _CONFIG_FILES)):

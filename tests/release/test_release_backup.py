@@ -32,6 +32,7 @@ def test_a_backup_holds_tables_documents_state_configs_and_a_script(second):
         f"tables/{SECOND}.copy.zst",
         "tables/documents.copy.zst",
         "state.json",
+        "probes.json",
         "restore.sh",
         "configs/history/2026-01-02-030405-v1.json",
         "configs/history/2026-01-03-030405-v1.json",
