@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from lib.config import store
 from lib.index.releases import Release
@@ -47,10 +47,24 @@ FAILPOINTS = sorted(
 )
 KILLS = (
     st.none()
+    | st.none()
     | st.tuples(st.sampled_from(FAILPOINTS), st.integers(1, 4))
     | st.tuples(st.just("statement"), st.integers(1, 40))
     | st.tuples(st.just("commit"), st.integers(1, 8))
 )
+WEIGHTS = {
+    "lock": 1,
+    "ingest": 2,
+    "judge": 2,
+    "back_up": 2,
+    "promote": 3,
+    "make_ready": 3,
+    "roll_back": 4,
+    "damage_a_table": 2,
+    "damage_a_backup": 1,
+    "stop_or_resume": 2,
+}
+Kill = tuple[str, int] | None
 REFUSED, INTEGRITY, NOT_FOUND, DONE, KILLED = (
     *(int(code) for code in (ExitCode.REFUSED, ExitCode.INTEGRITY, ExitCode.NOT_FOUND, ExitCode.DONE)),
     -9,
@@ -123,8 +137,17 @@ class Releases(RuleBasedStateMachine):
 
     # What is done
 
-    @rule(size=st.sampled_from(SIZES), kill=KILLS)
-    def lock(self, size: int, kill: tuple[str, int] | None) -> None:
+    @rule(
+        what=st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)]),
+        number=st.integers(0, 11),
+        kill=KILLS,
+    )
+    def step(self, what: str, number: int, kill: Kill) -> None:
+        """One rule for all, as each example would else be given few of them."""
+        getattr(self, what)(number, kill)
+
+    def lock(self, number: int, kill: Kill) -> None:
+        size = SIZES[number % len(SIZES)]
         before, standing = self.model.world, self.reusable(size)
         done = self.run("lock_production_config", "--chunk-size", str(size), kill=kill)
         assert done.code in (DONE, KILLED), done.err
@@ -135,9 +158,9 @@ class Releases(RuleBasedStateMachine):
         if done.code == DONE:
             assert self.active().ingest_run_id == (standing or next(iter(new)))
 
-    @precondition(lambda self: self.active() is not None)
-    @rule(kill=KILLS)
-    def ingest(self, kill: tuple[str, int] | None) -> None:
+    def ingest(self, _: int, kill: Kill) -> None:
+        if self.active() is None:
+            return
         active = self.active().ingest_run_id
         before, state = self.model.world, self.model.world.states[active]
         done = self.run(ingest, kill=kill)
@@ -150,15 +173,15 @@ class Releases(RuleBasedStateMachine):
         if self.model.world.states[active] == "sealed":
             self.model.digests[active] = str(self.project.release(active).content_digest)
 
-    @precondition(lambda self: self.active() is not None and self.active().ingest_run_id in self.model.digests)
-    @rule(verdict=st.sampled_from(["PASS", "PASS", "FAIL", "INCONCLUSIVE"]))
-    def judge(self, verdict: str) -> None:
+    def judge(self, number: int, _: Kill = None) -> None:
+        if self.sealed_and_active() is None:
+            return
+        verdict = ("PASS", "PASS", "FAIL", "INCONCLUSIVE")[number % 4]
         active, live = self.active().ingest_run_id, self.model.world.live
         synthetic.judge(self.project, verdict)
         self.model.verdicts[active] = (verdict, live if live != active else None)
 
-    @rule(kill=KILLS)
-    def back_up(self, kill: tuple[str, int] | None) -> None:
+    def back_up(self, _: int, kill: Kill) -> None:
         before, held = self.model.world, self.to_back_up()
         done = self.run("backup_production_state", kill=kill)
         expected = NOT_FOUND if not held else INTEGRITY if held & self.model.damaged else DONE
@@ -172,10 +195,10 @@ class Releases(RuleBasedStateMachine):
         new = self.model.world.registered - before.registered
         assert new == set(visible) if done.code == DONE else new <= set(visible)
 
-    @precondition(lambda self: self.active() is not None and self.active().ingest_run_id in self.model.digests)
-    @rule(kill=KILLS)
-    def promote(self, kill: tuple[str, int] | None) -> None:
-        active, before = self.active().ingest_run_id, self.model.world
+    def promote(self, _: int, kill: Kill) -> None:
+        active, before = self.sealed_and_active(), self.model.world
+        if active is None:
+            return
         if self.model.verdicts.get(active):
             staged.write_checklist(self.project)
         may = self.may_go_live(active)
@@ -187,20 +210,19 @@ class Releases(RuleBasedStateMachine):
         if self.model.world.live == active:
             self.model.proven.add(active)
 
-    @precondition(lambda self: len(self.model.world.states) < 4)
-    @rule(size=st.sampled_from(SIZES))
-    def make_ready(self, size: int) -> None:
-        """All that comes before a promotion, so that there are promotions in a few steps."""
-        self.lock(size, None)
-        self.ingest_if_possible()
-        active = self.active().ingest_run_id
-        if active in self.model.digests and active not in self.model.damaged:
-            self.judge("PASS")
-            self.back_up(None)
+    def make_ready(self, number: int, kill: Kill) -> None:
+        """All that comes before a promotion, and often that too, so that there are promotions in a few steps."""
+        self.lock(number, None)
+        if self.active().ingest_run_id not in self.model.damaged:
+            self.ingest(0, None)
+            self.judge(0)
+            self.back_up(0, None)
+            if number % 3:
+                self.promote(0, kill)
 
-    @precondition(lambda self: self.model.backups)
-    @rule(number=st.integers(0, 9), kill=KILLS)
-    def roll_back(self, number: int, kill: tuple[str, int] | None) -> None:
+    def roll_back(self, number: int, kill: Kill) -> None:
+        if not self.model.backups:
+            return
         backup_id, made = self.some_backup(number)
         before, release_id = self.model.world, made.restores
         lost, passed = release_id in self.model.damaged, self.has_passed(release_id)
@@ -228,25 +250,22 @@ class Releases(RuleBasedStateMachine):
             failed = [check for check in checks if not check["holds"] and not check["told"]]
             assert not failed or made.damage, failed
 
-    @precondition(lambda self: self.model.digests)
-    @rule(number=st.integers(0, 9), how=st.sampled_from(["rows", "table", "data", "manifest", "lost"]))
-    def damage(self, number: int, how: str) -> None:
-        if how in ("rows", "table"):
-            self.damage_table(number, drop=how == "table")
-        elif self.model.backups:
-            self.damage_backup(number, how)
-
-    def damage_table(self, number: int, *, drop: bool) -> None:
-        release_id = sorted(self.model.digests)[number % len(self.model.digests)]
+    def damage_a_table(self, number: int, _: Kill) -> None:
+        if not self.model.digests:
+            return
+        release_id = sorted(self.model.digests)[number // 2 % len(self.model.digests)]
         if release_id not in self.model.damaged:
             table = self.project.release(release_id).table_name
-            self.project.tamper("DROP TABLE {table}" if drop else "DELETE FROM {table} WHERE chunk_index = 0", table)
+            self.project.tamper("DROP TABLE {table}" if number % 2 else "DELETE FROM {table} WHERE chunk_index = 0", table)
             self.model.damaged.add(release_id)
 
-    def damage_backup(self, number: int, how: str) -> None:
-        backup_id, made = self.some_backup(number)
+    def damage_a_backup(self, number: int, _: Kill) -> None:
+        if not self.model.backups:
+            return
+        backup_id, made = self.some_backup(number // 3)
         if made.damage:
             return
+        how = ("data", "manifest", "lost")[number % 3]
         folder, made.damage = self.project.workspace.backups / backup_id, how
         if how == "lost":
             shutil.rmtree(folder)
@@ -256,10 +275,9 @@ class Releases(RuleBasedStateMachine):
         content[len(content) // 2] ^= 1 if how == "data" else 128  # half a manifest's letters are not UTF-8 then
         path.write_bytes(content)
 
-    @rule(stop=st.booleans(), kill=KILLS)
-    def stop_or_resume(self, stop: bool, kill: tuple[str, int] | None) -> None:
+    def stop_or_resume(self, number: int, kill: Kill) -> None:
         before = self.model.world
-        if stop:
+        if number % 2:
             self.settle(self.run("emergency_stop", kill=kill), before, replace(before, stopped=True), DONE)
             return
         done = self.run("resume_operations", kill=kill)
@@ -378,13 +396,14 @@ class Releases(RuleBasedStateMachine):
     def some_backup(self, number: int) -> tuple[str, KnownBackup]:
         return sorted(self.model.backups.items())[number % len(self.model.backups)]
 
-    def ingest_if_possible(self) -> None:
-        if self.active().ingest_run_id not in self.model.damaged:
-            self.ingest(None)
+    def sealed_and_active(self) -> str | None:
+        """The active config's release, where it has been built."""
+        active = self.active()
+        return active.ingest_run_id if active and active.ingest_run_id in self.model.digests else None
 
     # What is there
 
-    def run(self, what: str | Callable[..., None], *arguments: str, kill: tuple[str, int] | None) -> Finished:
+    def run(self, what: str | Callable[..., None], *arguments: str, kill: Kill) -> Finished:
         """Runs a script, or calls a function, in a process of its own, which dies where ``kill`` says."""
         environment = {**os.environ, "DATABASE_URL": self.project.url, "GOLIVE_HOME": str(self.project.workspace.root)}
         if kill and kill[0] in FAILPOINTS:
