@@ -113,7 +113,12 @@ def _pointer(live: _Live, wanted: str) -> Check:
         return Check("pointer", False, f"{found}; {error.message}")
     assert live.backup is not None
     with live.connection:
-        here = postgres.one(live.connection, "SELECT FROM golive.backups WHERE backup_id = %s", (live.backup.backup_id,))
+        here = postgres.one(
+            live.connection,
+            "SELECT FROM golive.backups b, golive.identity i WHERE b.backup_id = %s AND coalesce(%s, i.system_id::text)"
+            " = i.system_id::text",
+            (live.backup.backup_id, live.backup.manifest["identity"]),
+        )
     if here is None:
         return Check("pointer", True, f"{found}, generation {now} of a database that this backup was not made from")
     return Check("pointer", now >= then, f"{found}, generation {now}; {then} when it was backed up")

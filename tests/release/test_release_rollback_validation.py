@@ -217,8 +217,9 @@ def test_after_a_rollback_into_new_tables_everything_is_as_it_was(live):
     assert taken == read_json(made.folder / probes.FILE, "probes")[release.release_id]
 
 
-def test_in_another_database_generations_are_counted_anew(live, empty_database):
+def test_in_another_database_generations_are_counted_anew(live, empty_database, monkeypatch):
     made = promoted_and_backed_up(live)
+    monkeypatch.setenv("DATABASE_URL", empty_database)
     elsewhere = Project(live.workspace, empty_database, postgres.connect(empty_database, "test"))
     postgres.create_state(elsewhere.connection)
     restore.apply_restore(live.workspace, elsewhere.connection, made, restore.plan_restore(elsewhere.connection, made))
