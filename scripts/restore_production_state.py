@@ -13,7 +13,6 @@ from pathlib import Path
 
 from lib.platform import cli
 from lib.platform.errors import ExitCode, GoliveError
-from lib.platform.progress import note
 from lib.platform.workspace import Workspace
 
 
@@ -43,23 +42,24 @@ def main() -> int:
     if args.list:
         return show_list(args, workspace)
     backup = backup_files.find_backup(workspace, args.backup_id, Path(args.folder) if args.folder else None)
-    note(backup_signature.require(workspace, backup, required=requires_signature(workspace)))
+    signature = backup_signature.require(workspace, backup, required=requires_signature(workspace))
     with database(workspace, "restore", write=True) as connection:
         create_state(connection)
         restore.require_own(connection, backup, another_allowed=args.from_another_system)
         plan = restore.plan_restore(connection, backup, args.release)
         if args.check:
             restore.check_files(backup, plan)
-            cli.emit(args, plan.to_dict(), f"backup {backup.backup_id} can be restored: {plan.action}")
+            cli.emit(args, plan.to_dict(), f"backup {backup.backup_id} can be restored: {plan.action}\n  {signature}")
             return 0
         if args.dry_run:
-            cli.emit(args, plan.to_dict(), plan.to_text())
+            cli.emit(args, plan.to_dict(), f"{plan.to_text()}\n  {signature}")
             return 0
         with lease(address(workspace), "restore_production_state"):
             plan = restore.plan_restore(connection, backup, args.release)
             done = restore.apply_restore(workspace, connection, backup, plan)
     lines = [
         plan.to_text(),
+        f"  {signature}",
         f"live: {done['release_id']} in {done['table']}, {done['rows']} rows, digest {done['digest'][:12]}",
         f"  pointer generation {done['generation']}, moved in {done['pointer_ms']:.1f} ms; {done['seconds']:.2f} s in all",
     ]

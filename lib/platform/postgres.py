@@ -67,6 +67,12 @@ def connect(url: str, purpose: str) -> Connection:
     return connection
 
 
+def beside(connection: Connection, purpose: str) -> Connection:
+    """Another connection to the same database, as the same role; raises as ``connect``."""
+    asked = {**connection.info.dsn_parameters, "password": connection.info.password or None}
+    return connect(psycopg2.extensions.make_dsn(**{name: value for name, value in asked.items() if value}), purpose)
+
+
 def has_own_session(connection: Connection) -> bool:
     """Whether this connection is one session of the server; behind a pooler each transaction may run in another.
 

@@ -104,17 +104,16 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
 
 def _fill(workspace: Workspace, connection: Connection, plan: BackupPlan, backup_id: str, folder: Path) -> dict[str, Any]:
     """Writes and proves everything but the manifest, and returns that."""
-    url = postgres.address(workspace)
     with connection:
         number, previous = backup_chain.following(backup_chain.registered(connection))
-    files = Writing(workspace, connection, url, plan.held, backup_id, folder)
+    files = Writing(workspace, connection, plan.held, backup_id, folder)
     copying = time.monotonic()
     found = files.write()
     found["copy_s"] = round(time.monotonic() - copying, 3)
     found |= {"number": number, "previous": previous}
     found["restores"] = {"release_id": plan.restores.release_id, "why": plan.why}
     manifest = files.finish(found)
-    manifest["proven"] = backup_proof.prove(url, manifest, folder, WORKERS)
+    manifest["proven"] = backup_proof.prove(connection, manifest, folder, WORKERS)
     manifest["rto"] = _recovery_time(plan.restores, manifest["proven"]["seconds"])
     manifest["rpo"] = _recovery_point(workspace, manifest)
     return manifest

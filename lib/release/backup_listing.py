@@ -71,6 +71,6 @@ def listing_text(rows: list[dict[str, Any]], breaks: Sequence[str] = ()) -> str:
                 row["signature"],
             ]
         else:
-            cells = ["", "", "", "", f"UNUSABLE: {row['problem']}"]
+            cells = ["", "", "", "", f"UNUSABLE: {row['problem']}", ""]
         table.append([row["backup_id"], *cells])
     return "\n".join([text_table(table), *(f"CHAIN BROKEN: {line}" for line in breaks)])

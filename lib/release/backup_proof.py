@@ -20,7 +20,7 @@ from lib.release.snapshot import Crew, pin
 from lib.release.table_copies import copy_in, documents_content, rows_content
 
 
-def prove(url: str, manifest: dict[str, Any], folder: Path, workers: int) -> dict[str, Any]:
+def prove(connection: Connection, manifest: dict[str, Any], folder: Path, workers: int) -> dict[str, Any]:
     """Restores every table into a fresh one and compares; each in a transaction that is undone, so nothing is left behind.
 
     Returns:
@@ -38,7 +38,7 @@ def prove(url: str, manifest: dict[str, Any], folder: Path, workers: int) -> dic
     jobs.append(partial(_documents, folder=folder, schema=f"{schema}_documents", entry=manifest["documents"]))
     for name, entry in manifest["state_tables"].items():
         jobs.append(partial(_state, folder=folder, schema=f"{schema}_{name}", name=name, entry=entry))
-    Crew(lambda: postgres.connect(url, "backup proof"), workers).run(jobs)
+    Crew(partial(postgres.beside, connection, "backup proof"), workers).run(jobs)
     return {"at": timestamp(), "seconds": round(time.monotonic() - started, 3)}
 
 

@@ -48,7 +48,6 @@ class Writing:
 
     workspace: Workspace
     connection: Connection
-    url: str
     held: Sequence[tuple[str, Release]]
     backup_id: str
     folder: Path
@@ -60,7 +59,7 @@ class Writing:
         Raises:
             IntegrityMismatch: a table is not what was sealed. Unavailable: one is being changed all the time.
         """
-        with snapshot.exported(self.connection, self.url, self._locked, WORKERS) as crew:
+        with snapshot.exported(self.connection, self._locked, WORKERS) as crew:
             failpoints.reach("backup.copy")
             tables = [self._chunks(role, release) for role, release in self.held]
             documents = self._documents()

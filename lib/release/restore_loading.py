@@ -69,7 +69,7 @@ class Loading:
             for name in entry["files"]
         ]
         try:
-            Crew(partial(postgres.connect, postgres.address(self.workspace), "restore worker"), WORKERS).run(jobs)
+            Crew(partial(postgres.beside, self.connection, "restore worker"), WORKERS).run(jobs)
             failpoints.reach("restore.index")
             self._index(table, config)
         except BaseException:
@@ -152,6 +152,8 @@ class Loading:
         """Moves the table to its place, seals it and makes it the release's."""
         schema = target_schema(self.connection)
         with self.connection.cursor() as cursor:
+            orphan = terms_of(postgres.table_identifier(schema, self.table_name))  # of a table that is gone: made anew
+            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(orphan))
             for table in (self._waiting, terms_of(self._waiting)):
                 cursor.execute(sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(table, sql.Identifier(schema)))
             seal(self.connection, postgres.table_identifier(schema, self.table_name))

@@ -92,9 +92,7 @@ class Crew:
 
 
 @contextmanager
-def exported(
-    connection: Connection, url: str, tables: Callable[[], Sequence[sql.Identifier]], workers: int
-) -> Iterator[Crew]:
+def exported(connection: Connection, tables: Callable[[], Sequence[sql.Identifier]], workers: int) -> Iterator[Crew]:
     """Opens a transaction that sees one state, and a crew whose sessions see the same; both end with the block.
 
     Every table is locked by the first session before it reads anything: a TRUNCATE in between would read as empty. One that
@@ -108,7 +106,7 @@ def exported(
     """
     connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
     try:
-        yield _begin(connection, url, tables, workers)
+        yield _begin(connection, tables, workers)
         connection.commit()
     except BaseException:
         if not connection.closed:
@@ -119,7 +117,7 @@ def exported(
             connection.set_session(isolation_level="DEFAULT")
 
 
-def _begin(connection: Connection, url: str, tables: Callable[[], Sequence[sql.Identifier]], workers: int) -> Crew:
+def _begin(connection: Connection, tables: Callable[[], Sequence[sql.Identifier]], workers: int) -> Crew:
     for left in reversed(range(_LOCK_TRIES)):
         try:
             names = tables()
@@ -129,8 +127,8 @@ def _begin(connection: Connection, url: str, tables: Callable[[], Sequence[sql.I
             assert found is not None
             name = str(found["name"])
             # a first session proves that locks can be had beside the first one's
-            with closing(_import(url, name, names)):
-                return Crew(partial(_import, url, name, names), workers)
+            with closing(_import(connection, name, names)):
+                return Crew(partial(_import, connection, name, names), workers)
         except psycopg2.errors.LockNotAvailable as error:
             connection.rollback()
             if not left:
@@ -154,8 +152,8 @@ def _lock(connection: Connection, tables: Sequence[sql.Identifier]) -> None:
         cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(tables)))
 
 
-def _import(url: str, name: str, tables: Sequence[sql.Identifier]) -> Connection:
-    connection = postgres.connect(url, "backup worker")
+def _import(first: Connection, name: str, tables: Sequence[sql.Identifier]) -> Connection:
+    connection = postgres.beside(first, "backup worker")
     try:
         connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
         with connection.cursor() as cursor:

@@ -108,7 +108,7 @@ def open_synthetic(
 
 @cache
 def stages(server: str, root: Path) -> dict[str, tuple[str, Path]]:
-    """Stage → the database that is copied for it, and the folder: ``documents`` (them alone), ``live``, ``second``."""
+    """Stage → the database that is copied for it, and the folder: ``documents`` (only them), ``live``, ``second``."""
     staged.do_without_fsync(server)
     home = Workspace(root / "work")
     shutil.copytree(PROJECT / "configs", home.configs, ignore=shutil.ignore_patterns("locked_configs", "attestations.yaml"))

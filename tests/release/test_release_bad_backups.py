@@ -19,7 +19,7 @@ from lib.platform import postgres
 from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import read_json, sha256_file, write_json
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, ingesting
+from lib.release import backup_files, ingesting, row_blocks
 from tests.conftest import Finished, administer
 from tests.release import forked, staged, synthetic
 from tests.release.staged import Project, files_below
@@ -41,6 +41,7 @@ class Place:
     workspace: Workspace
     url: str
     backup_id: str
+    asks_for_another: bool = True  # system's backup, as who restores on a new machine does
 
     @property
     def folder(self) -> Path:
@@ -61,14 +62,25 @@ class Place:
         self.write_manifest(files=manifest["files"])
 
     def change_copy(self, change: Callable[[bytes], bytes]) -> None:
-        """Replaces the chunk table's COPY stream in the backup, so that every checksum fits."""
-        path = self.folder / self.manifest["tables"][0]["file"]
-        data = zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
-        path.write_bytes(zstandard.ZstdCompressor().compress(change(data)))
+        """Replaces the chunk table's COPY stream in the backup, so that every checksum fits.
+
+        It is written as it is, without row blocks, as in a backup of the first format: whatever it was changed to.
+        """
+        manifest, name = self.manifest, "tables/changed.copy.zst"
+        entry = manifest["tables"][0]
+        (old,) = entry["files"]
+        stream = zstandard.ZstdDecompressor().stream_reader((self.folder / old).read_bytes())
+        data = b"".join(row_blocks.decode(stream.read, len(entry["columns"])))
+        (self.folder / old).unlink()
+        (self.folder / name).write_bytes(zstandard.ZstdCompressor().compress(change(data)))
+        entry["files"] = [name]
+        manifest["files"][name] = manifest["files"].pop(old)
+        self.write_manifest(**manifest)
         self.fit_manifest()
 
     def run(self, command: str, backup_id: str | None = None, **environment: str) -> Finished:
         script, *flags = command.split()
+        flags += ["--from-another-system"] if script == "restore_production_state" and self.asks_for_another else []
         named = ["--backup-id", self.backup_id if backup_id is None else backup_id]
         environment = {**os.environ, "DATABASE_URL": self.url, "GOLIVE_HOME": str(self.workspace.root), **environment}
         return forked.run(script, *flags, *([] if script.startswith("backup") else named), environment=environment)
@@ -200,17 +212,17 @@ def test_a_manifest_that_leads_elsewhere(live, name):
 
 def test_data_that_would_be_read_from_elsewhere(live):
     tables = live.manifest["tables"]
-    tables[0]["file"] = "/etc/passwd"
+    tables[0]["files"] = ["/etc/passwd"]
     live.write_manifest(tables=tables)
     refuses(live, EVERYBODY, 14, f"backup {live.backup_id} has a damaged manifest")
 
 
 def test_data_that_the_manifest_does_not_list(fresh):
     tables = fresh.manifest["tables"]
-    tables[0]["file"] = "tables/other.copy.zst"
+    tables[0]["files"] = ["tables/other.copy.zst"]
     fresh.write_manifest(tables=tables)
     shutil.copy(fresh.folder / "manifest.json", fresh.folder / "tables" / "other.copy.zst")
-    refuses(fresh, RESTORE[:2], 14, "tables/other.copy.zst does not belong to it")
+    refuses(fresh, RESTORE[:2], 14, f"backup {fresh.backup_id} has a damaged manifest")
 
 
 @pytest.mark.parametrize("name", ['a"b', "a'; DROP TABLE documents; --", "x" * 64, "", "Größe", "a b", "x\n"])
@@ -365,6 +377,11 @@ def test_a_state_without_the_release(fresh):
 
 
 # Databases
+
+
+def test_a_backup_of_another_database_is_not_restored_unasked(fresh):
+    fresh.asks_for_another = False
+    refuses(fresh, RESTORE, 15, f"backup {fresh.backup_id} was made of another database")
 
 
 @pytest.fixture
