@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = build_parser().parse_args()
     from lib.platform.lease import lease
-    from lib.platform.postgres import address, create_state, database
+    from lib.platform.postgres import address, complete_state, database
     from lib.release import backup_files, backup_signature, restore
     from lib.release.checklist import requires_signature
 
@@ -44,7 +44,7 @@ def main() -> int:
     backup = backup_files.find_backup(workspace, args.backup_id, Path(args.folder) if args.folder else None)
     signature = backup_signature.require(workspace, backup, required=requires_signature(workspace))
     with database(workspace, "restore", write=True) as connection:
-        create_state(connection)
+        complete_state(connection)
         restore.require_own(connection, backup, another_allowed=args.from_another_system)
         plan = restore.plan_restore(connection, backup, args.release)
         if args.check:

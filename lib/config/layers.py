@@ -9,7 +9,7 @@ from typing import Any
 
 from lib.config import schemas, strict_yaml
 from lib.platform.errors import ConfigInvalid, NotFound
-from lib.platform.workspace import Workspace
+from lib.platform.workspace import ENVIRONMENT_VARIABLE, Workspace
 
 CANDIDATE_VARIABLES = {
     "CHUNK_SIZE": "chunk_size",
@@ -17,7 +17,6 @@ CANDIDATE_VARIABLES = {
     "JACCARD_THRESHOLD": "jaccard_threshold",
     "PREFIX_POLICY": "prefix_policy",
 }
-ENVIRONMENT_VARIABLE = "GOLIVE_ENV"
 _ENVIRONMENT_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 

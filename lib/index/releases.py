@@ -68,6 +68,19 @@ def get_release(connection: Connection, release_id: str) -> Release:
     return found
 
 
+def adopt(connection: Connection, release_id: str) -> None:
+    """Gives the table of a release to the roles of ``scripts/database_roles.py``, where there are any.
+
+    The caller, who made the table, owns the transaction.
+    """
+    postgres.one(connection, "SELECT golive.adopt(%s)", (release_id,))
+
+
+def hold_table(connection: Connection, release_id: str) -> None:
+    """Keeps a release's table, where it stands, as it is until the caller's transaction ends; no right on it is needed."""
+    postgres.one(connection, "SELECT golive.hold_table(%s)", (release_id,))
+
+
 def read_pointer(connection: Connection, *, lock: bool = False) -> Pointer:
     """The pointer; with ``lock`` its row is locked until the transaction ends."""
     row = postgres.one(connection, "SELECT * FROM golive.pointer" + (" FOR UPDATE" if lock else ""))

@@ -19,7 +19,7 @@ from lib.index.bm25 import weigh
 from lib.index.changes import record_coverage
 from lib.index.chunk_table import build_index, compact, create_chunk_table
 from lib.index.documents import Document, corpus_digest, digest_of_documents, read_documents
-from lib.index.releases import Release, get_release
+from lib.index.releases import Release, adopt, get_release
 from lib.index.seal import content_of, seal
 from lib.index.settings import IndexSettings
 from lib.platform import audit
@@ -93,6 +93,7 @@ def begin(connection: Connection, release: Release, digest: str) -> None:
         )
         if not cursor.rowcount:
             raise Refused(f"{release.release_id} is sealed", hint="a sealed table never changes; lock again for a new one")
+        adopt(connection, release.release_id)
 
 
 def build(
@@ -170,6 +171,7 @@ def finish(
             " sealed_at = now() WHERE release_id = %s",
             (content.digest, content.row_count, json.dumps(stats), release.release_id),
         )
+        adopt(connection, release.release_id)
         audit.record(connection, "seal table", release.table_name, f"ingest {release.release_id}", after=content.digest)
     with connection:
         return get_release(connection, release.release_id)

@@ -15,6 +15,7 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from lib.platform import tls
 from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable, redact
 from lib.platform.workspace import Workspace
 
@@ -47,9 +48,11 @@ def connect(url: str, purpose: str) -> Connection:
     Raises:
         ConfigInvalid: the address cannot be understood, or a pooler does not hand on the ``search_path`` in it.
         Unavailable: nothing answers there, or it refuses to let us in (the password is never shown).
+        Refused: in the production profile, the connection would not be verified TLS.
     """
     try:
         asked = {**_CONNECT_DEFAULTS, **psycopg2.extensions.parse_dsn(url), "application_name": f"golive {purpose}"}
+        tls.require_verified(asked)
         connection: Connection = psycopg2.connect(**asked)
     except psycopg2.ProgrammingError as error:
         raise ConfigInvalid("DATABASE_URL is not a PostgreSQL address", hint="postgresql://user@host:5432/name") from error
@@ -60,6 +63,7 @@ def connect(url: str, purpose: str) -> Connection:
         connection.close()
         raise Unavailable(f"PostgreSQL {version} is too old", hint="PostgreSQL 15 or newer is needed")
     try:
+        tls.require_in_use(connection)
         _prepare(connection)
     except BaseException:
         connection.close()
@@ -163,6 +167,14 @@ def create_state(connection: Connection) -> None:
                 hint="give Golive a schema of its own: add ?options=-csearch_path%3Dgolive,public to DATABASE_URL",
             )
         cursor.execute(read_sql(__file__, "schema"))
+
+
+def complete_state(connection: Connection) -> None:
+    """``create_state`` where something of it may be lost; a role that may not create it works with what is there."""
+    with connection:
+        found = one(connection, "SELECT has_schema_privilege('golive', 'CREATE') AS may_create")
+    if found and found["may_create"]:
+        create_state(connection)
 
 
 def require_pgvector(connection: Connection) -> None:
@@ -314,7 +326,7 @@ def translate(error: Exception) -> GoliveError | None:
         return Refused(
             "the database role may not do this",
             detail=first_line,
-            hint="use a role that may create and write tables, and a server that is not read-only",
+            hint="use a role that may create and write tables, and a server that is not read-only; docs/access.md",
         )
     if isinstance(error, psycopg2.errors.UndefinedTable):
         return IntegrityMismatch(

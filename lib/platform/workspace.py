@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+ENVIRONMENT_VARIABLE = "GOLIVE_ENV"  # the profile: which layer of the configs is laid over them
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from psycopg2.extensions import connection as Connection
 from lib.config import layers, schemas, strict_yaml
 from lib.evaluation import settings as evaluation_settings
 from lib.index.releases import Release, read_pointer
-from lib.platform import audit, postgres
+from lib.platform import postgres
 from lib.platform.errors import ConfigInvalid, GoliveError
 from lib.platform.files import sha256_file
 from lib.platform.workspace import Workspace
-from lib.release import backup, health, manifest, receipts
+from lib.release import attesting, audit_heads, backup, health, manifest, receipts
 from lib.release.tables import text_table
 
 STATES = ("checked", "attested", "failed", "missing")
@@ -200,13 +200,13 @@ def _baselines(context: Context) -> tuple[str, str]:
 
 
 def _audit(context: Context) -> tuple[str, str]:
-    with context.connection:
-        found = postgres.one(context.connection, "SELECT count(*) AS entries FROM golive.audit_log")
-        broken = audit.first_break(context.connection)
-    if broken is not None:
-        return "failed", f"the chain of hashes breaks at entry {broken}"
-    entries = found["entries"] if found else 0
-    return ("checked", f"{entries} entries, the chain of hashes is whole") if entries else ("failed", "it is empty")
+    heads = audit_heads.collect(context.workspace, [context.workspace.evidence(context.release.release_id).parent])
+    trusted = bool(attesting.trusted(context.workspace))
+    found = audit_heads.verify(context.connection, heads, keys_trusted=trusted)
+    if found.faults or not found.entries:
+        return "failed", found.faults[0] if found.faults else "it is empty"
+    until = f"the first {found.covered} as exported" if found.covered else "no head of it was exported yet"
+    return "checked", f"{found.entries} entries, the chain of hashes is whole, {until}"
 
 
 CHECKS: dict[str, Callable[[Context], tuple[str, str]]] = {

@@ -26,7 +26,7 @@ from lib.platform.files import write_json
 from lib.platform.lease import lease
 from lib.platform.progress import note
 from lib.platform.workspace import CHECKOUT, Workspace
-from lib.release import locking, receipts, traffic
+from lib.release import audit_heads, locking, receipts, traffic
 from lib.release.steps import Context, Options, Step
 
 _SCRIPTS = CHECKOUT / "scripts"
@@ -175,6 +175,8 @@ def _run_steps(
         traffic.check_live(connection)
         outcome.queries = traffic.read(connection).state
         _note_other_cases(connection, context)
+        if not (workspace.evidence(outcome.release_id) / audit_heads.NAME).exists():  # killed just after the promotion
+            audit_heads.export(workspace, connection, outcome.release_id)
         outcome.unchanged = True
         return
     for number, step in enumerate(after, 1):

@@ -15,14 +15,14 @@ from psycopg2.extensions import connection as Connection
 from lib.config import store
 from lib.evaluation import cases as case_files
 from lib.index import changes
-from lib.index.releases import Pointer, Release, get_release, read_pointer
+from lib.index.releases import Pointer, Release, get_release, hold_table, read_pointer
 from lib.index.seal import content_of
 from lib.platform import audit, postgres
 from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json
 from lib.platform.lease import lease, who
 from lib.platform.workspace import Workspace
-from lib.release import attesting, backup, catching_up, receipts
+from lib.release import attesting, audit_heads, backup, catching_up, receipts
 from lib.release.checklist import blocking_items, requires_signature
 from lib.release.gates import load_gates
 
@@ -76,7 +76,9 @@ def promote_active(workspace: Workspace, *, dry_run: bool = False) -> Promotion:
         if dry_run:
             return promote(workspace, connection, dry_run=True)
         with lease(postgres.address(workspace), "promote_production_config"):
-            return promote(workspace, connection)
+            outcome = promote(workspace, connection)
+            audit_heads.export(workspace, connection, outcome.release_id)
+            return outcome
 
 
 def promote(workspace: Workspace, connection: Connection, *, dry_run: bool = False) -> Promotion:
@@ -258,9 +260,7 @@ def _conditions(
         "SELECT * FROM golive.verdicts WHERE release_id = %s ORDER BY verdict_id DESC LIMIT 1",
         (release.release_id,),
     )
-    with connection.cursor() as cursor:
-        if postgres.table_exists(connection, release.table_schema, release.table_name):
-            cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(release.table))
+    hold_table(connection, release.release_id)
     content = content_of(connection, release.table_schema, release.table_name)
     digest = content.digest if content else "no table"
     live = pointer.release.release_id if pointer.release else None

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
@@ -17,7 +16,7 @@ from lib.config.locked_config import shadow_table_name
 from lib.index import changes
 from lib.index.bm25 import terms_of
 from lib.index.chunk_table import relations_of
-from lib.index.releases import Release, find_release, get_release, read_pointer
+from lib.index.releases import Release, find_release, get_release, hold_table, read_pointer
 from lib.index.seal import Content, content_of
 from lib.platform import failpoints, postgres
 from lib.platform.errors import IntegrityMismatch, Refused
@@ -271,7 +270,7 @@ def _prove(connection: Connection, backup: Backup, plan: RestorePlan) -> Release
     release = _as_recorded(get_release(connection, plan.release_id), backup.table_of(plan.release_id))
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '10s'")
-        cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(release.table))
+    hold_table(connection, release.release_id)
     if not _is_sound(connection, release):
         raise IntegrityMismatch(
             f"table {release.table_name} is not what backup {backup.backup_id} says",

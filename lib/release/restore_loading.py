@@ -17,7 +17,7 @@ from lib.config.locked_config import LockedConfig
 from lib.index import settings as index_settings
 from lib.index.bm25 import terms_of
 from lib.index.chunk_table import build_index, create_chunk_table
-from lib.index.releases import find_release
+from lib.index.releases import adopt, find_release
 from lib.index.seal import seal
 from lib.platform import audit, failpoints, postgres
 from lib.platform.errors import IntegrityMismatch
@@ -57,8 +57,18 @@ class Loading:
         Raises:
             IntegrityMismatch: a file is damaged. Unavailable: the disk of the server is full.
         """
-        entry, table = self.backup.table_of(self.release_id), self._waiting
-        config = self._config()
+        try:
+            self.load_rows()
+            failpoints.reach("restore.index")
+            self._index(self._waiting, self._config())
+        except BaseException:
+            if not self.connection.closed:
+                self.clear_away()
+            raise
+
+    def load_rows(self) -> None:
+        """Loads the table without its indexes; raises IntegrityMismatch where a file is damaged."""
+        entry, table, config = self.backup.table_of(self.release_id), self._waiting, self._config()
         self.clear_away()
         with self.connection, self.connection.cursor() as cursor:
             cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
@@ -68,14 +78,7 @@ class Loading:
             partial(_load_part, table=table, columns=entry["columns"], path=self.backup.folder / name)
             for name in entry["files"]
         ]
-        try:
-            Crew(partial(postgres.beside, self.connection, "restore worker"), WORKERS).run(jobs)
-            failpoints.reach("restore.index")
-            self._index(table, config)
-        except BaseException:
-            if not self.connection.closed:
-                self.clear_away()
-            raise
+        Crew(partial(postgres.beside, self.connection, "restore worker"), WORKERS).run(jobs)
 
     def take_over(self, loads: list[str]) -> None:
         """Makes what was lost part of the state, in the caller's transaction; what is there stays as it is."""
@@ -162,6 +165,7 @@ class Loading:
                 (schema, self.table_name, self.release_id),
             )
             cursor.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(SCHEMA)))
+        adopt(self.connection, self.release_id)
         digest = self.backup.table_of(self.release_id)["digest"]
         audit.record(self.connection, "restore table", self.table_name, self._reason, after=digest)
 

@@ -86,5 +86,7 @@ def _change(connection: Connection, state: str, reason: str) -> Traffic:
             (state, who(), redact(reason), state),
         )
         if cursor.rowcount:
+            if state == "open":
+                cursor.execute("SELECT golive.admit_readers()")
             audit.record(connection, "resume queries" if state == "open" else "stop queries", "traffic", reason)
     return read(connection)

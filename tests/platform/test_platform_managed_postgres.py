@@ -17,7 +17,7 @@ from psycopg2.extensions import connection as Connection
 from lib.config import store
 from lib.index.releases import get_release, read_pointer
 from lib.index.seal import content_of
-from lib.platform import postgres
+from lib.platform import postgres, tls
 from lib.platform.errors import ConfigInvalid, LeaseHeld, Refused, Unavailable
 from lib.platform.lease import lease
 from lib.platform.workspace import Workspace
@@ -91,6 +91,82 @@ def test_a_database_without_pgvector_is_refused_with_what_its_superuser_must_typ
         service.administer("CREATE EXTENSION vector", database="empty")
         postgres.create_state(connection)
     service.administer("DROP DATABASE empty WITH (FORCE)")
+
+
+# the production profile
+
+
+@pytest.fixture
+def production(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLIVE_ENV", "production")
+    for name in ("PGSSLMODE", "PGSERVICE", "PGSERVICEFILE", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@both_ways
+def test_in_production_a_verified_connection_works(service: managed.Managed, pooled: bool, production: None) -> None:
+    with closing(postgres.connect(service.url(pooled=pooled), "test")) as connection:
+        assert connection.info.ssl_in_use
+
+
+def test_in_production_a_mode_from_anywhere_else_is_refused_too(
+    service: managed.Managed, production: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bare = service.url().partition("?")[0]
+    with pytest.raises(Refused, match="sslmode=prefer is refused") as caught:
+        postgres.connect(bare, "test")
+    assert "the default" in caught.value.detail
+    monkeypatch.setenv("PGSSLMODE", "require")
+    with pytest.raises(Refused, match="sslmode=require is refused") as caught:
+        postgres.connect(bare, "test")
+    assert "PGSSLMODE" in caught.value.detail
+    services = tmp_path / "services"
+    services.write_text(f"[weak]\nsslmode=verify-ca\n[sound]\nsslmode=verify-full\nsslrootcert={service.authority}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    monkeypatch.setenv("PGSERVICE", "weak")
+    with pytest.raises(Refused, match="sslmode=verify-ca is refused") as caught:
+        postgres.connect(bare, "test")
+    assert "the service 'weak'" in caught.value.detail
+    monkeypatch.setenv("PGSERVICE", "sound")
+    postgres.connect(bare, "test").close()
+    monkeypatch.delenv("PGSERVICE")
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    monkeypatch.setenv("PGSSLROOTCERT", str(service.authority))
+    postgres.connect(bare, "test").close()
+
+
+def test_in_production_a_socket_beside_a_host_that_is_not_verified_does_not_help(
+    service: managed.Managed, production: None
+) -> None:
+    with pytest.raises(Refused, match="is refused"):
+        postgres.connect(f"host={service.folder},localhost port={service.port} user=postgres dbname=postgres", "test")
+
+
+def test_in_production_the_local_socket_is_let_in(service: managed.Managed, production: None) -> None:
+    postgres.connect(f"host={service.folder} port={service.port} user=postgres dbname=postgres", "test").close()
+
+
+def test_in_production_a_connection_that_is_not_encrypted_after_all_is_refused(
+    service: managed.Managed, production: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "require_verified", lambda asked: None)  # as where GSSAPI encryption takes precedence
+    service.hosts("hostnossl all all 127.0.0.1/32 scram-sha-256")
+    try:
+        with pytest.raises(Refused, match="does not use TLS"):
+            postgres.connect(service.url(sslmode="disable"), "test")
+    finally:
+        service.hosts()
+
+
+def test_elsewhere_the_mode_is_the_users_own_affair(service: managed.Managed) -> None:
+    postgres.connect(service.url(sslmode="require"), "test").close()
+
+
+def test_scripts_of_the_production_profile_exit_with_the_code_and_one_line(
+    service: managed.Managed, run_script: Callable[..., object]
+) -> None:
+    done = run_script("status", DATABASE_URL=service.url(sslmode="prefer"), GOLIVE_ENV="production")
+    assert (done.code, done.err.count("error:"), managed.PASSWORD in done.err) == (15, 1, False)
 
 
 # what a session keeps

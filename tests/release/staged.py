@@ -30,7 +30,19 @@ from lib.index.releases import Pointer, Release, find_release, get_release, read
 from lib.platform import clock, postgres
 from lib.platform.files import digest_of, write_json
 from lib.platform.workspace import Workspace
-from lib.release import assessment, attesting, backup, checklist, health, ingesting, locking, manifest, promotion, receipts
+from lib.release import (
+    assessment,
+    attesting,
+    audit_heads,
+    backup,
+    checklist,
+    health,
+    ingesting,
+    locking,
+    manifest,
+    promotion,
+    receipts,
+)
 from tests.case_rows import case_row, write_evaluation
 from tests.conftest import HANDBOOK, administer
 
@@ -384,7 +396,8 @@ def _build_sealed(project: Project) -> None:
 
 
 def _build_live(project: Project) -> None:
-    promotion.promote(project.workspace, project.connection)
+    outcome = promotion.promote(project.workspace, project.connection)
+    audit_heads.export(project.workspace, project.connection, outcome.release_id)
 
 
 def _build_second(project: Project) -> None:

@@ -14,7 +14,7 @@ import yaml
 from lib.config import schemas
 from lib.platform.errors import ConfigInvalid, NotFound
 from lib.platform.files import read_json, write_json
-from lib.release import checklist, receipts
+from lib.release import audit_heads, checklist, receipts
 from lib.release.checklist import Item
 from tests.conftest import HANDBOOK
 from tests.release.staged import CASES, Project, sync, write_cases, write_verdict
@@ -80,6 +80,12 @@ def edit_file(name: str, old: str, new: str) -> Callable[[Project], None]:
         path.write_text(path.read_text().replace(old, new))
 
     return do
+
+
+def cut_the_log(project: Project) -> None:
+    release_id = project.release().release_id
+    audit_heads.export(project.workspace, project.connection, release_id)
+    tampered("DELETE FROM golive.audit_log WHERE seq = (SELECT max(seq) FROM golive.audit_log)")(project)
 
 
 def tampered(command: str) -> Callable[[Project], None]:
@@ -159,6 +165,7 @@ def damage_manifest(project: Project) -> None:
                 tampered("UPDATE golive.audit_log SET actor = 'x' WHERE seq = 1"),
                 {"audit-log": "failed"},
             ),
+            ("the audit log cut off behind an exported head", cut_the_log, {"audit-log": "failed"}),
             ("backup not made", lambda p: p.execute("DELETE FROM golive.backups"), {"backup": "missing"}),
             (
                 "backup of another table",

@@ -259,6 +259,14 @@ def test_what_is_live_and_unchanged_is_left_as_it_is(live, make_step, ran):
     assert state_of(live) == before
 
 
+def test_a_head_of_the_audit_log_that_a_kill_kept_from_being_written_is_written_by_the_next_run(live, make_step):
+    head = live.workspace.evidence(live.live_id()) / "audit_head.json"
+    head.unlink()
+    assert run(live, [make_step("ingest")]).unchanged
+    (last,) = live.ask("SELECT seq, hash FROM golive.audit_log ORDER BY seq DESC LIMIT 1")
+    assert {name: read_json(head, "head")[name] for name in last} == last
+
+
 def test_stopped_queries_are_told_where_there_is_nothing_to_do(live, make_step):
     traffic.stop(live.connection, "looking into it")
     assert "queries are stopped: make resume" in golive.to_text(run(live, [make_step("ingest")]))

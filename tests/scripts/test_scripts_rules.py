@@ -20,6 +20,7 @@ READ_ONLY = {
     "release_history",
     "status",
     "validate_rollback",
+    "verify_audit_log",
     "verify_release",
 }
 HEAVY = (

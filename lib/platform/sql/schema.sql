@@ -130,17 +130,28 @@ END $$;
 CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON golive.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION golive.refuse_write();
 
--- What makes the log a chain: a hash over every field of an entry and over the hash of the entry before it.
+-- role: the role that logged in, which the client cannot choose; NULL in entries of before it was recorded.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'golive.audit_log'::regclass AND attname = 'role') THEN
+        ALTER TABLE golive.audit_log ADD COLUMN role text;
+    END IF;
+END $$;
+
+-- What makes the log a chain: a hash over every field of an entry and over the hash of the entry before it. An entry without
+-- a role is hashed without that field, as it was when it was written; no array of ten fields has the text of one of nine.
 CREATE OR REPLACE FUNCTION golive.audit_hash(entry golive.audit_log) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT encode(sha256(convert_to(jsonb_build_array(
+    SELECT encode(sha256(convert_to((jsonb_build_array(
         entry.seq, to_char(entry.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), entry.actor, entry.action, entry.subject,
-        entry.reason, entry.from_digest, entry.to_digest, entry.previous_hash)::text, 'UTF8')), 'hex')
+        entry.reason, entry.from_digest, entry.to_digest, entry.previous_hash)
+        || CASE WHEN entry.role IS NULL THEN '[]' ELSE jsonb_build_array(entry.role) END)::text, 'UTF8')), 'hex')
 $$;
 
--- Appends one entry. Serialised by the table lock.
+-- Appends one entry, with the owner's rights: who may call it needs none on the log, and so cannot write it otherwise.
+-- actor is what the client says of itself. Serialised by the table lock.
 CREATE OR REPLACE FUNCTION golive.audit(
     actor text, action text, subject text, reason text, from_digest text, to_digest text
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     last golive.audit_log;
     entry golive.audit_log;
@@ -148,11 +159,12 @@ BEGIN
     LOCK TABLE golive.audit_log IN SHARE ROW EXCLUSIVE MODE;
     SELECT * INTO last FROM golive.audit_log ORDER BY seq DESC LIMIT 1;
     entry := (coalesce(last.seq, 0) + 1, date_trunc('microseconds', clock_timestamp()), actor, action, subject, reason,
-              from_digest, to_digest, coalesce(last.hash, ''), '');
+              from_digest, to_digest, coalesce(last.hash, ''), '', session_user);
     entry.hash := golive.audit_hash(entry);
     INSERT INTO golive.audit_log SELECT entry.*;
     RETURN entry.seq;
 END $$;
+REVOKE EXECUTE ON FUNCTION golive.audit FROM PUBLIC;
 
 -- The first entry that does not follow from the one before it; NULL where the chain is whole.
 CREATE OR REPLACE FUNCTION golive.audit_break() RETURNS bigint LANGUAGE sql STABLE AS $$
@@ -327,6 +339,76 @@ BEGIN
             ADD COLUMN used_on date NOT NULL DEFAULT current_date;
     END IF;
 END $$;
+
+-- Which roles scripts/database_roles.py has set up; without rows, whoever works here does so with rights of its own.
+CREATE TABLE IF NOT EXISTS golive.roles (
+    kind  text PRIMARY KEY CHECK (kind IN ('owner', 'operator', 'reader')),
+    name  text NOT NULL UNIQUE
+);
+
+-- Hands a release's chunk table and postings to the owner, and gives the operator and the reader what they need of them: a
+-- table that is made later is then as reachable as those before it. While queries are stopped, readers stay shut out.
+-- With the rights of the caller, who made the tables. Locks: ACCESS EXCLUSIVE where the owner changes.
+CREATE OR REPLACE FUNCTION golive.adopt(release text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    made regclass;
+    entitled record;
+BEGIN
+    FOR made IN
+        SELECT c.oid FROM golive.releases r CROSS JOIN unnest(ARRAY['', '_terms']) AS suffix
+        JOIN pg_class c ON c.oid = to_regclass(format('%I.%I', r.table_schema, r.table_name || suffix))
+        WHERE r.release_id = release
+    LOOP
+        FOR entitled IN
+            SELECT w.kind, w.name, p.oid FROM golive.roles w JOIN pg_roles p ON p.rolname = w.name
+            ORDER BY w.kind = 'owner' -- the owner last: from then on the table is the caller's no more
+        LOOP
+            IF entitled.kind = 'owner' THEN
+                IF (SELECT relowner FROM pg_class WHERE oid = made) <> entitled.oid THEN
+                    EXECUTE format('ALTER TABLE %s OWNER TO %I', made, entitled.name);
+                END IF;
+            ELSIF entitled.kind = 'operator' OR (SELECT state FROM golive.traffic) = 'open' THEN
+                EXECUTE format('GRANT SELECT ON %s TO %I', made, entitled.name);
+            END IF;
+        END LOOP;
+    END LOOP;
+END $$;
+
+-- Gives the reader its right on the tables that were made while queries were stopped. With the owner's rights, as it is the
+-- operator who resumes; does nothing while queries are stopped.
+CREATE OR REPLACE FUNCTION golive.admit_readers() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    reader text := (SELECT w.name FROM golive.roles w JOIN pg_roles p ON p.rolname = w.name WHERE w.kind = 'reader');
+    made regclass;
+BEGIN
+    IF reader IS NULL OR (SELECT state FROM golive.traffic) <> 'open' THEN
+        RETURN;
+    END IF;
+    FOR made IN
+        SELECT c.oid FROM golive.releases r CROSS JOIN unnest(ARRAY['', '_terms']) AS suffix
+        JOIN pg_class c ON c.oid = to_regclass(format('%I.%I', r.table_schema, r.table_name || suffix))
+        WHERE NOT has_table_privilege(reader, c.oid, 'SELECT')
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %I', made, reader);
+    END LOOP;
+END $$;
+REVOKE EXECUTE ON FUNCTION golive.admit_readers FROM PUBLIC;
+
+-- Keeps a release's chunk table as it is until the transaction ends. With the owner's rights: a role that may only read the
+-- table may not lock it against writers, and whoever moves the pointer must. Locks: SHARE on the table.
+CREATE OR REPLACE FUNCTION golive.hold_table(release text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    held record;
+BEGIN
+    SELECT table_schema, table_name INTO held FROM golive.releases WHERE release_id = release;
+    IF to_regclass(format('%I.%I', held.table_schema, held.table_name)) IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE %I.%I IN SHARE MODE', held.table_schema, held.table_name);
+    END IF;
+END $$;
+REVOKE EXECUTE ON FUNCTION golive.hold_table FROM PUBLIC;
 
 CREATE TABLE IF NOT EXISTS golive.schema_version (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), version integer NOT NULL);
 INSERT INTO golive.schema_version (version) VALUES (5) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
