@@ -12,6 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
+from lib.index.bm25 import terms_of
 from lib.index.releases import Release
 from lib.platform import failpoints, postgres
 from lib.platform.clock import timestamp
@@ -63,7 +64,7 @@ class Writing:
             tables = [self._chunks(role, release) for role, release in self.held]
             documents = self._documents()
             state_tables = {name: self._state_table(name) for name in STATE_TABLES}
-            entries = [*tables, documents, *state_tables.values()]
+            entries = [*tables, *(table["postings"] for table in tables), documents, *state_tables.values()]
             parts = [(entry, part) for entry in entries for part in entry.pop("parts")]
             jobs = [*(self._job(entry, part) for entry, part in parts), *map(self._probe, (held for _, held in self.held))]
             done = crew.run(jobs, meanwhile=lambda: self._digest(entries))
@@ -81,7 +82,8 @@ class Writing:
     def _locked(self) -> list[sql.Identifier]:
         self.schema = self._schema_of_documents()
         names = [sql.Identifier("golive", name) for name in (*STATE, *STATE_TABLES, "identity")]
-        return [*(release.table for _, release in self.held), sql.Identifier(self.schema, "documents"), *names]
+        tables = [release.table for _, release in self.held]
+        return [*tables, *map(terms_of, tables), sql.Identifier(self.schema, "documents"), *names]
 
     def _schema_of_documents(self) -> str:
         found = postgres.one(
@@ -104,8 +106,14 @@ class Writing:
             "dimension": dimension,
             "definitions": self._definitions(release.table),
             **self._entry(release.table, columns, dimension),
+            "postings": self._postings(release),
             "digest": release.content_digest,  # the proof holds the restored rows against it: no need to read them twice
         }
+
+    def _postings(self, release: Release) -> dict[str, Any]:
+        """They follow from the table, but to make them anew takes as long as its vector index. Digested by the proof."""
+        terms = terms_of(release.table)
+        return self._entry(terms, columns_of(self.connection, *terms.strings), 0)
 
     def _documents(self) -> dict[str, Any]:
         table = sql.Identifier(self.schema, "documents")

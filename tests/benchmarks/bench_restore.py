@@ -33,7 +33,7 @@ def run() -> list[Comparison]:
         folder = place.workspace.local / "dumps"
         folder.mkdir()
         terms = terms_of(place.release.table).strings[-1]
-        dump(place, folder / "rows", ["-Fd", "-j2"])
+        dump(place, folder / "rows", ["-Fd", "-j2"], place.release.table_name)
         dump(place, folder / "all", ["-Fd", "-j2"], place.release.table_name, terms)
         data = alternate(
             {
