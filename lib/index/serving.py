@@ -30,7 +30,7 @@ class Route:
 
 
 def route(connection: Connection, request_id: str | None = None) -> Route:
-    """Asks the database which release answers the request. The caller owns the transaction, and ends it before the next one.
+    """Asks the database which release answers the request. The caller owns the transaction, and ends it before the next.
 
     Raises:
         Refused: queries are stopped. NotFound: no release is live.

@@ -21,6 +21,7 @@ from lib.index.chunk_table import build_index, create_chunk_table, relations_of
 from lib.index.releases import Release, find_release, get_release, read_pointer
 from lib.index.seal import Content, content_of, seal
 from lib.platform import audit, postgres
+from lib.platform.commit import committing
 from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
@@ -124,7 +125,7 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
     """
     started = time.monotonic()
     check_files(backup, plan)
-    with connection:
+    with committing(connection) as transaction:
         _load(connection, backup, plan)
         release = _prove(connection, backup, plan)
         changes.ensure_coverage(connection, release)
@@ -133,8 +134,8 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
         if plan.action != "nothing":
             move_pointer(connection, pointer, release, f"restore of backup {backup.backup_id}", "rolled_back")
     pointer_ms = (time.monotonic() - moving) * 1000
-    with connection:
-        pointer = read_pointer(connection)
+    with transaction.reading_back() as alive:
+        pointer = read_pointer(alive)
     if pointer.release is None or (pointer.release.release_id, pointer.release.table_name) != (plan.release_id, plan.table):
         raise IntegrityMismatch("the restored state does not read back as planned", hint="scripts/validate_rollback.py")
     store.write_active(workspace, release.locked_config.in_production(True))

@@ -204,7 +204,7 @@ CREATE TABLE IF NOT EXISTS golive.stopped_grants (
 );
 
 -- Takes the right to read chunk tables from everybody but their owners and Golive's operators, for clients that do not ask
--- golive.route(). Called again, it does so for tables and grants made since. Returns the tables of which it may not.
+-- golive.route(). Called again, it does so for tables and grants made since. Returns the tables where it could not.
 -- With the owner's rights, as it is the operator who stops. Locks: none that a query holds.
 CREATE OR REPLACE FUNCTION golive.close_tables() RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -244,7 +244,7 @@ BEGIN
             INSERT INTO golive.stopped_grants VALUES
                 (taken.table_schema, taken.table_name, taken.column_name, taken.grantee, taken.grantable)
                 ON CONFLICT (table_schema, table_name, column_name, grantee) DO UPDATE SET grantable = excluded.grantable;
-        EXCEPTION WHEN insufficient_privilege THEN
+        EXCEPTION WHEN insufficient_privilege OR internal_error THEN -- the second: somebody grants at this moment
             left_open := left_open || format('%I.%I', taken.table_schema, taken.table_name);
         END;
     END LOOP;
