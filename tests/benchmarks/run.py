@@ -21,6 +21,7 @@ NAMES = (
     "retrieval_quality",
     "retrieval_latency",
     "scaling",
+    "cutover",
 )
 
 

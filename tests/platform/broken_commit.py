@@ -14,8 +14,8 @@ _SOCKET = ".s.PGSQL.5432"
 
 
 class Way:
-    """A proxy before the server. The next COMMIT is lost ``before`` it arrives, or its answer ``after``; ``held``: the client
-    is cut off, and the server is not told that it is."""
+    """A proxy before the server. The next COMMIT is lost ``before`` it arrives, or its answer ``after``; ``held``: the client is
+    cut off, and the server is not told."""
 
     def __init__(self, folder: Path, url: str) -> None:
         asked = psycopg2.extensions.parse_dsn(url)
