@@ -1,7 +1,7 @@
 """Cut-over under load: eight clients query without a pause, a long reader stands, and the pointer moves 100 times.
 
-The releases have embedders of different dimensions. The ratio of a stall is the longest that any query saw without cut-overs
-over the longest with them; that of errors is 1 where no query failed and no answer mixed releases, else 0.
+The releases have embedders of different dimensions. The ratio of a stall is the longest that any query saw without
+cut-overs over the longest with them; that of errors is 1 where no query failed and no answer mixed releases, else 0.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ DIMENSIONS = (384, 768)
 CLIENTS = 8
 _BETWEEN_MOVES_S = 0.02
 _FILL = """
-INSERT INTO {table} (id, doc_id, chunk_index, embedding_text, bm25_text, embedding_token_count, bm25_token_count, chunk_version,
-    ingest_run_id, span_start, span_end, doc_sha256, embedding)
+INSERT INTO {table} (id, doc_id, chunk_index, embedding_text, bm25_text, embedding_token_count, bm25_token_count,
+    chunk_version, ingest_run_id, span_start, span_end, doc_sha256, embedding)
 SELECT n, 'doc', n, 'text', 'text', 1, 1, {release}, {release}, 0, 1, '', (
     SELECT array_agg(random() + n * 0 ORDER BY i) FROM generate_series(1, {dimension}) AS i)::vector
 FROM generate_series(1, {rows}) AS n;
@@ -70,8 +70,8 @@ def make_releases(connection: Connection, rows: int) -> list[Release]:
             parts = {"release": release_id, "dimension": dimension, "rows": rows}
             cursor.execute(sql.SQL(_FILL).format(table=table, **{key: sql.Literal(value) for key, value in parts.items()}))
             cursor.execute(
-                "INSERT INTO golive.releases (release_id, chunk_version, config_hash, config, table_schema, table_name, state,"
-                " content_digest) VALUES (%s, %s, '', %s, 'public', %s, 'sealed', '')",
+                "INSERT INTO golive.releases (release_id, chunk_version, config_hash, config, table_schema, table_name,"
+                " state, content_digest) VALUES (%s, %s, '', %s, 'public', %s, 'sealed', '')",
                 (release_id, release_id, json.dumps({"embedder_name": name, "embedder_dimension": dimension}), name),
             )
             made.append(get_release(connection, release_id))
@@ -79,7 +79,7 @@ def make_releases(connection: Connection, rows: int) -> list[Release]:
 
 
 def move(connection: Connection, release: Release) -> float:
-    """Moves the pointer to a release, as a promotion does; the milliseconds that took, from the lock to the COMMIT's answer."""
+    """Moves the pointer to a release, as a promotion does; the milliseconds from the lock to the COMMIT's answer."""
     started = time.perf_counter()
     with committing(connection):
         move_pointer(connection, lock_pointer(connection), release, "cut-over under load", "retired")

@@ -14,8 +14,11 @@ _SOCKET = ".s.PGSQL.5432"
 
 
 class Way:
-    """A proxy before the server. The next COMMIT is lost ``before`` it arrives, or its answer ``after``; ``held``: the client is
-    cut off, and the server is not told."""
+    """A proxy before the server. ``lose`` is what becomes of the next COMMIT.
+
+    ``before``: it does not arrive. ``after``: its answer does not. ``held``: it does not, and the server is
+    not told that the client is cut off.
+    """
 
     def __init__(self, folder: Path, url: str) -> None:
         asked = psycopg2.extensions.parse_dsn(url)
