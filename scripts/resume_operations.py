@@ -1,6 +1,7 @@
-"""Answer queries again, if what the pointer names is there and is what was sealed.
+"""Answer queries again, if what the pointer names is what was sealed and answers; readers get their rights back.
 
-Writes:  golive.traffic, the audit log
+Reads:   everything that validate_rollback.py reads
+Writes:  golive.traffic, the grants that the stop took, the audit log
 """
 
 import _preflight  # noqa: F401
@@ -22,10 +23,11 @@ def main() -> int:
     from lib.platform.postgres import database
     from lib.release import traffic
 
-    with database(Workspace.find(), "resume", write=True) as connection:
+    workspace = Workspace.find()
+    with database(workspace, "resume", write=True) as connection:
         before = traffic.read(connection)
-        live = traffic.check_live(connection)
-        after = before if args.dry_run else traffic.resume(connection, args.reason)
+        live, generation = traffic.validate_live(workspace, connection)
+        after = before if args.dry_run else traffic.resume(connection, args.reason, generation=generation)
     again = " already" if before.state == "open" else ""
     verb = "would be answered" if args.dry_run else f"are answered{again}"
     text = f"queries {verb}: {live['release_id']}, {live['rows']} rows, digest {live['digest'][:12]}"

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extensions import connection as Connection
 
 from lib.config.locked_config import LockedConfig, RetrievalSettings
+from lib.index import serving
 from lib.index.bm25 import terms_of
 from lib.index.embedder import Embedder, load_embedder
 from lib.index.fusion import Candidate, filter_to_budget, fuse, rank_by
@@ -26,6 +27,7 @@ SEALED_ALONE = ""  # stands for a release that no document has changed for: no r
 
 # Chosen by measurement; no answer depends on them.
 _SEED_POSTINGS = 2000  # read for a first bound on the k-th best BM25 score
+_RETRIEVERS = 2  # what is live, and what a rollback goes back to
 _PASSED_SHARE = 0.5  # of that bound, what the postings passed over may add up to
 
 # A search of one release sees a filter where documents have changed since: the index then goes on until the list is full.
@@ -110,12 +112,12 @@ def search_lists(
         "passed_share": _PASSED_SHARE,
     }
     search = postgres.compose(__file__, "search", table=table, terms=terms_of(table))
-    with _one_message(connection):
+    with one_message(connection):
         return postgres.every(connection, sql.SQL(";\n").join((_SETTINGS, search)), parameters)
 
 
 @contextmanager
-def _one_message(connection: Connection) -> Iterator[None]:
+def one_message(connection: Connection) -> Iterator[None]:
     """Statements sent together are a transaction by themselves: BEGIN and COMMIT would be two more round trips.
 
     Inside a transaction of the caller's they become a part of that.
@@ -137,28 +139,39 @@ class LiveRetriever:
     def __init__(self, connection: Connection, workspace: Workspace) -> None:
         self._connection = connection
         self._workspace = workspace
-        self._current: Retriever | None = None
+        self._retrievers: dict[tuple[str, str, str], Retriever] = {}
 
-    def retrieve(self, query: str) -> Retrieved:
-        """Raises Refused while queries are stopped, NotFound where no release is live."""
-        retriever = self._route()
-        found = retriever.retrieve(query)
+    def retrieve(self, query: str, request_id: str | None = None) -> Retrieved:
+        """Answers from one release, which the answer names; the route is asked anew for every query.
+
+        Raises Refused while queries are stopped, NotFound where no release is live.
+        """
+        retriever = self._retriever_of(self._route(request_id))
+        try:
+            found = retriever.retrieve(query)
+        except psycopg2.errors.InsufficientPrivilege:
+            self._connection.rollback()
+            self._route(request_id)  # a stop between route and search took the right to read: it says why
+            raise
         self._log(found)
         return found
 
-    def _route(self) -> Retriever:
-        try:
-            with self._connection:
-                route = postgres.one(self._connection, "SELECT * FROM golive.route()")
-        except psycopg2.Error as error:
-            raise postgres.translate(error) or error from error
-        assert route is not None, "route() raises where it has no row"
-        table = postgres.table_identifier(route["table_schema"], route["table_name"])
-        if self._current is None or (self._current.release_id, self._current.table) != (route["release_id"], table):
-            config = LockedConfig.from_dict(route["config"])
+    def _route(self, request_id: str | None) -> serving.Route:
+        with one_message(self._connection):
+            return serving.route(self._connection, request_id)
+
+    def _retriever_of(self, route: serving.Route) -> Retriever:
+        """The retriever of that very release and table. The last few keep their models, so that a rollback loads none."""
+        key = (route.release_id, route.table_schema, route.table_name)
+        made = self._retrievers.pop(key, None)
+        if made is None:
+            config = LockedConfig.from_dict(route.config)
             embedder = load_embedder(self._workspace, config)
-            self._current = Retriever.of(self._connection, route["release_id"], table, config, embedder)
-        return self._current
+            made = Retriever.of(self._connection, route.release_id, route.table, config, embedder)
+        self._retrievers[key] = made
+        while len(self._retrievers) > _RETRIEVERS:
+            del self._retrievers[next(iter(self._retrievers))]
+        return made
 
     def _log(self, found: Retrieved) -> None:
         scores = [candidate.rerank_score for candidate in found.context]

@@ -26,7 +26,7 @@ _OPERATOR_WRITES: dict[str, set[str]] = {
     "pointer": {"UPDATE"},
     "releases": {"UPDATE (state)"},
     "leases": {"INSERT", "UPDATE"},
-    "backups": {"INSERT"},
+    "backups": {"INSERT", "UPDATE (deleted_at)"},
     "query_logs": {"INSERT"},
     "document_changes": {"DELETE"},
     "release_documents": _CHANGES,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psycopg2.errors
-from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
@@ -17,7 +13,8 @@ from lib.evaluation import cases as case_files
 from lib.index import changes
 from lib.index.releases import Pointer, Release, get_release, hold_table, read_pointer
 from lib.index.seal import content_of
-from lib.platform import audit, postgres
+from lib.platform import audit, failpoints, locks, postgres
+from lib.platform.commit import committing
 from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json
 from lib.platform.lease import lease, who
@@ -26,7 +23,8 @@ from lib.release import attesting, audit_heads, backup, catching_up, receipts
 from lib.release.checklist import blocking_items, requires_signature
 from lib.release.gates import load_gates
 
-_LOCK_TIMEOUT = "5s"
+_LOCK_TIMEOUT = "2s"
+_LOCK_TRIES = 3
 _DOCUMENTS_LOCK_TIMEOUT = "2s"  # for so long writers wait behind a promotion that waits for one of them
 _DOCUMENTS_LOCK_TRIES = 5
 _ROUNDS = 5
@@ -96,6 +94,7 @@ def promote(workspace: Workspace, connection: Connection, *, dry_run: bool = Fal
             store.write_active(workspace, config.in_production(True))
         return Promotion(release.release_id, release.release_id, pointer.generation, [], False, True)
     evidence = _evidence(workspace, release)
+    failpoints.reach("promote.begin")
     if dry_run:
         try:
             changes.ensure_coverage(connection, release)
@@ -108,18 +107,24 @@ def promote(workspace: Workspace, connection: Connection, *, dry_run: bool = Fal
             connection.rollback()
     with catching_up.turn(workspace):
         models, ready = _bring_in(workspace, connection, release)
-        with connection:
+        failpoints.reach("promote.transaction")
+        with committing(connection) as transaction:
 
             def prove() -> Condition:
+                failpoints.reach("promote.documents")
                 _lock_documents(connection)
                 catching_up.bring_in_now(connection, ready, models)
                 return _documents(workspace, connection, release, may_be_pending=False)
 
             outcome = _decide(workspace, connection, release, evidence, prove, False)
-    with connection:
-        now = read_pointer(connection)
+            failpoints.reach("promote.commit")
+    failpoints.reach("promote.read_back")
+    with transaction.reading_back() as alive:
+        now = read_pointer(alive)
     assert now.release and now.release.release_id == release.release_id, "the pointer does not name what was promoted"
+    failpoints.reach("promote.config")
     store.write_active(workspace, config.in_production(True))
+    failpoints.reach("promote.done")
     return outcome
 
 
@@ -138,9 +143,7 @@ def _decide(
     Raises:
         Refused: one does not hold.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
-    pointer = read_pointer(connection, lock=True)
+    pointer = lock_pointer(connection)
     conditions = _conditions(workspace, connection, release, pointer, evidence)
     if dry_run or all(condition.holds for condition in conditions):
         conditions.append(prove_documents())
@@ -155,6 +158,7 @@ def _decide(
             detail="; ".join(f"{c.name}: {c.found}" for c in failed[1:]),
             hint="make golive runs the steps that are missing",
         )
+    failpoints.reach("promote.move")
     move_pointer(connection, pointer, release, f"promotion after verdict {evidence['verdict_digest'][:12]}", "retired")
     return outcome
 
@@ -198,18 +202,21 @@ def _lock_documents(connection: Connection) -> None:
     Raises:
         psycopg2.errors.LockNotAvailable: another transaction has been writing all the time.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_DOCUMENTS_LOCK_TIMEOUT)))
-        for left in reversed(range(_DOCUMENTS_LOCK_TRIES)):
-            cursor.execute("SAVEPOINT documents")
-            try:
-                cursor.execute("LOCK TABLE documents IN SHARE MODE")
-                return
-            except psycopg2.errors.LockNotAvailable:
-                if not left:
-                    raise
-                cursor.execute("ROLLBACK TO SAVEPOINT documents")
-                time.sleep(random.uniform(0.1, 0.5))
+
+    def lock() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE documents IN SHARE MODE")
+
+    locks.take(connection, lock, timeout=_DOCUMENTS_LOCK_TIMEOUT, tries=_DOCUMENTS_LOCK_TRIES)
+
+
+def lock_pointer(connection: Connection) -> Pointer:
+    """The pointer, locked until the transaction ends; queries read it all the while. The caller owns the transaction.
+
+    Raises:
+        psycopg2.errors.LockNotAvailable: another transaction has held it all the time.
+    """
+    return locks.take(connection, lambda: read_pointer(connection, lock=True), timeout=_LOCK_TIMEOUT, tries=_LOCK_TRIES)
 
 
 def move_pointer(connection: Connection, pointer: Pointer, release: Release, reason: str, state_before: str) -> None:
@@ -231,6 +238,8 @@ def move_pointer(connection: Connection, pointer: Pointer, release: Release, rea
         )
         if cursor.rowcount != 1:
             raise Refused("the pointer was moved by somebody else meanwhile", hint="look at make status, then try again")
+        # a stop holds for a table that came back during it
+        cursor.execute("SELECT golive.close_tables() FROM golive.traffic WHERE state = 'stopped'")
     before = pointer.release.content_digest if pointer.release else None
     audit.record(connection, "move pointer", release.release_id, reason, before=before, after=release.content_digest)
 

@@ -19,6 +19,7 @@ from lib.index.chunk_table import relations_of
 from lib.index.releases import Release, find_release, get_release, hold_table, read_pointer
 from lib.index.seal import Content, content_of
 from lib.platform import failpoints, postgres
+from lib.platform.commit import committing
 from lib.platform.errors import IntegrityMismatch, Refused
 from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
@@ -152,7 +153,7 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
         loading.build_table()
     failpoints.reach("restore.take_over")
     try:
-        with connection:
+        with committing(connection) as transaction:
             loading.take_over(plan.loads)
             release = _prove(connection, backup, plan)
             changes.ensure_coverage(connection, release)
@@ -167,8 +168,8 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
         raise
     pointer_ms = (time.monotonic() - moving) * 1000
     failpoints.reach("restore.moved")
-    with connection:
-        pointer = read_pointer(connection)
+    with transaction.reading_back() as alive:
+        pointer = read_pointer(alive)
     if pointer.release is None or (pointer.release.release_id, pointer.release.table_name) != (plan.release_id, plan.table):
         raise IntegrityMismatch("the restored state does not read back as planned", hint="scripts/validate_rollback.py")
     store.write_active(workspace, release.locked_config.in_production(True))

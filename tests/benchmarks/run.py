@@ -23,6 +23,7 @@ NAMES = (
     "scaling",
     "backup",
     "restore",
+    "cutover",
 )
 
 

@@ -181,9 +181,13 @@ CREATE OR REPLACE FUNCTION golive.lexeme_dimension(lexeme text) RETURNS integer 
     SELECT (('x' || encode(substring(sha256(convert_to(lexeme, 'UTF8')) FROM 1 FOR 4), 'hex'))::bit(32)::bigint % 1000000000)::integer + 1
 $$;
 
--- What a query must read before it searches: release, table, config and embedder together, or why there is none.
-CREATE OR REPLACE FUNCTION golive.route()
-RETURNS TABLE (release_id text, generation bigint, table_schema text, table_name text, config jsonb)
+-- What a query must read before it searches: release, table, config and embedder together, or why there is none. This is the
+-- whole contract with clients (docs/serving.md): one call a request, nothing kept between requests.
+-- request_id names the request; whoever splits traffic by it does so here and nowhere else. Today every request is "live".
+CREATE OR REPLACE FUNCTION golive.route(request_id text)
+RETURNS TABLE (
+    release_id text, generation bigint, table_schema text, table_name text, embedder jsonb, config jsonb, arm text
+)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     stop golive.traffic;
@@ -194,12 +198,103 @@ BEGIN
             to_char(stop.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), stop.changed_by, stop.reason
             USING ERRCODE = 'GL001', HINT = 'scripts/resume_operations.py';
     END IF;
-    RETURN QUERY SELECT r.release_id, p.generation, r.table_schema, r.table_name, r.config
+    RETURN QUERY SELECT r.release_id, p.generation, r.table_schema, r.table_name,
+            jsonb_build_object(
+                'name', r.config -> 'embedder_name', 'dimension', r.config -> 'embedder_dimension',
+                'weights_hash', r.config -> 'embedder_weights_hash', 'query_prompt', r.config -> 'embedder_query_prompt'),
+            r.config, 'live'
         FROM golive.pointer p JOIN golive.releases r USING (release_id);
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no release is live yet' USING ERRCODE = 'GL002', HINT = 'make golive';
     END IF;
 END $$;
+
+-- The same for clients that name no request.
+CREATE OR REPLACE FUNCTION golive.route()
+RETURNS TABLE (release_id text, generation bigint, table_schema text, table_name text, config jsonb)
+LANGUAGE sql STABLE AS $$
+    SELECT release_id, generation, table_schema, table_name, config FROM golive.route(NULL)
+$$;
+
+-- What readers could read before a stop took it from them, and get back with the resume. grantee is PUBLIC, or a role's name;
+-- column_name is empty for the whole table.
+CREATE TABLE IF NOT EXISTS golive.stopped_grants (
+    table_schema  text NOT NULL,
+    table_name    text NOT NULL,
+    column_name   text NOT NULL DEFAULT '',
+    grantee       text NOT NULL,
+    grantable     boolean NOT NULL,
+    PRIMARY KEY (table_schema, table_name, column_name, grantee)
+);
+
+-- Takes the right to read chunk tables from everybody but their owners and Golive's operators, for clients that do not ask
+-- golive.route(). Called again, it does so for tables and grants made since. Returns the tables where it could not.
+-- With the owner's rights, as it is the operator who stops. Locks: none that a query holds.
+CREATE OR REPLACE FUNCTION golive.close_tables() RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    operators oid[] := '{}';
+    taken record;
+    left_open text[] := '{}';
+BEGIN
+    IF to_regclass('golive.roles') IS NOT NULL THEN
+        EXECUTE $roles$SELECT coalesce(array_agg(p.oid), '{}') FROM golive.roles w JOIN pg_roles p ON p.rolname = w.name
+            WHERE w.kind = 'operator'$roles$ INTO operators;
+    END IF;
+    FOR taken IN
+        WITH tables AS (
+            SELECT c.oid, c.relacl, c.relowner, n.nspname AS table_schema, c.relname AS table_name
+            FROM golive.releases r CROSS JOIN unnest(ARRAY['', '_terms']) AS suffix
+            JOIN pg_class c ON c.oid = to_regclass(format('%I.%I', r.table_schema, r.table_name || suffix))
+            JOIN pg_namespace n ON n.oid = c.relnamespace
+        ), grants AS (
+            SELECT t.*, '' AS column_name, e.grantee, e.is_grantable FROM tables t, aclexplode(t.relacl) AS e
+            WHERE e.privilege_type = 'SELECT'
+            UNION ALL
+            SELECT t.*, a.attname, e.grantee, e.is_grantable
+            FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid, aclexplode(a.attacl) AS e WHERE e.privilege_type = 'SELECT'
+        )
+        SELECT g.table_schema, g.table_name, g.column_name, coalesce(p.rolname, 'PUBLIC') AS grantee,
+            bool_or(g.is_grantable) AS grantable, -- roles are quoted below; PUBLIC is none, and no role can have that name
+            CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE format('%I', p.rolname) END AS target,
+            CASE WHEN g.column_name = '' THEN 'SELECT' ELSE format('SELECT (%I)', g.column_name) END AS privilege
+        FROM grants g LEFT JOIN pg_roles p ON p.oid = g.grantee
+        WHERE g.grantee <> g.relowner AND g.grantee <> ALL (operators)
+        GROUP BY 1, 2, 3, 4, g.grantee, p.rolname ORDER BY 1, 2, 3, 4
+    LOOP
+        BEGIN
+            EXECUTE format('REVOKE %s ON TABLE %I.%I FROM %s CASCADE',
+                taken.privilege, taken.table_schema, taken.table_name, taken.target);
+            INSERT INTO golive.stopped_grants VALUES
+                (taken.table_schema, taken.table_name, taken.column_name, taken.grantee, taken.grantable)
+                ON CONFLICT (table_schema, table_name, column_name, grantee) DO UPDATE SET grantable = excluded.grantable;
+        -- the second: somebody grants at this moment; the third: or has locked the table, for longer than lock_timeout
+        EXCEPTION WHEN insufficient_privilege OR internal_error OR lock_not_available THEN
+            left_open := left_open || format('%I.%I', taken.table_schema, taken.table_name);
+        END;
+    END LOOP;
+    RETURN left_open;
+END $$;
+REVOKE EXECUTE ON FUNCTION golive.close_tables FROM PUBLIC;
+
+-- Gives back what close_tables() took, where table and role are still there.
+CREATE OR REPLACE FUNCTION golive.open_tables() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    given golive.stopped_grants;
+BEGIN
+    FOR given IN
+        DELETE FROM golive.stopped_grants RETURNING *
+    LOOP
+        CONTINUE WHEN to_regclass(format('%I.%I', given.table_schema, given.table_name)) IS NULL
+            OR (given.grantee <> 'PUBLIC' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = given.grantee));
+        EXECUTE format('GRANT SELECT %s ON TABLE %I.%I TO %s %s',
+            CASE WHEN given.column_name <> '' THEN format('(%I)', given.column_name) END, given.table_schema, given.table_name,
+            CASE WHEN given.grantee = 'PUBLIC' THEN 'PUBLIC' ELSE format('%I', given.grantee) END,
+            CASE WHEN given.grantable THEN 'WITH GRANT OPTION' END);
+    END LOOP;
+END $$;
+REVOKE EXECUTE ON FUNCTION golive.open_tables FROM PUBLIC;
 
 -- Every write to documents, by whomever. xid tells which entries a snapshot has not seen, however late they were committed.
 -- doc_id is NULL for a TRUNCATE: all of them.
