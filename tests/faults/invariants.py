@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
@@ -33,6 +34,8 @@ class Before:
     @classmethod
     def of(cls, url: str, then: str | None) -> Before:
         with closing(postgres.connect(url, "test")) as connection, connection:
+            if not _has_state(connection):
+                return cls(None, 0, then)
             pointer = read_pointer(connection)
         return cls(pointer.release.release_id if pointer.release else None, pointer.generation, then)
 
@@ -47,7 +50,7 @@ def pointer_old_or_new(workspace: Workspace, connection: Connection, before: Bef
 
 
 def live_answers(workspace: Workspace, connection: Connection, before: Before) -> None:
-    """What is live holds what was sealed, queries are routed to it unless they are stopped, and a search finds each chunk."""
+    """What is live holds what was sealed, queries are routed to it (unless they are stopped), a search finds each chunk."""
     live = read_pointer(connection).release
     if live is None:
         return
@@ -133,18 +136,23 @@ CHECKS: tuple[Check, ...] = (
 def check(workspace: Workspace, url: str, before: Before) -> None:
     """Asserts every invariant."""
     with closing(postgres.connect(url, "test")) as connection:
-        there = postgres.one(connection, "SELECT to_regclass('golive.audit_log') IS NOT NULL AS state")
-        connection.rollback()
-        if not there or not there["state"]:
-            assert before == Before(None, 0, before.then)
-            return
+        with connection:
+            if not _has_state(connection):
+                assert before == Before(None, 0, before.then)
+                return
         for holds in CHECKS:
             with connection:
                 holds(workspace, connection, before)
     lease_free(url)
 
 
-def visible_backups(workspace: Workspace) -> list:
+def _has_state(connection: Connection) -> bool:
+    found = postgres.one(connection, "SELECT to_regclass('golive.audit_log') IS NOT NULL AS there")
+    return bool(found and found["there"])
+
+
+def visible_backups(workspace: Workspace) -> list[Path]:
+    """Oldest first."""
     if not workspace.backups.is_dir():
         return []
     return sorted(path for path in workspace.backups.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -35,8 +35,7 @@ class Fate(Enum):
 class Proxy:
     """``queries`` are all that passed, in order. ``at_query`` decides on each, given its number from 1 and its text.
 
-    ``at_bytes`` is called before each block in either direction with the count of bytes that passed until then; where it gives
-    False, the line is cut.
+    ``at_bytes`` is called before each block in either direction with the count of bytes that passed so far; False cuts it.
     """
 
     url: str

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from psycopg2 import sql
 
 from lib.config import store
+from lib.platform.files import read_json
 from lib.release import promotion
 from tests.faults import killing
 from tests.faults.forking import Forked
@@ -132,6 +133,24 @@ def _restore_done(project: Project) -> None:
     assert store.read_active(project.workspace).ingest_run_id == release.release_id
 
 
+def _everything_lost(project: Project) -> None:
+    """Another machine: an empty database, the shipped configs, and the backup that holds the first release alone."""
+    oldest = visible_backups(project.workspace)[0]
+    for folder in visible_backups(project.workspace):
+        if folder != oldest:
+            shutil.rmtree(folder)
+    shutil.rmtree(project.workspace.locked_configs)
+    shutil.rmtree(project.workspace.root / "metrics")
+    project.execute("DROP SCHEMA golive CASCADE")
+    tables = project.ask("SELECT quote_ident(relname) AS name FROM pg_class WHERE relkind = 'r' AND relname ~ '^document'")
+    project.execute(f"DROP TABLE {', '.join(row['name'] for row in tables)} CASCADE")
+
+
+def _restored_by(project: Project) -> str:
+    manifest = read_json(visible_backups(project.workspace)[-1] / "manifest.json", "manifest")
+    return str(manifest["restores"]["release_id"])
+
+
 def _stopped(project: Project) -> None:
     project.execute("UPDATE golive.traffic SET state = 'stopped', reason = 'a test'")
 
@@ -163,6 +182,7 @@ STEPS = {
         Step("backup", "second", _back_up, lambda _: killing.script("backup_production_state"), _live, _backup_done),
         Step("restore pointer", "second", _promoted, _restore, first_release, _restore_done),
         Step("restore table", "second", _promoted_and_lost, _restore, first_release, _restore_done),
+        Step("restore fresh", "second", _everything_lost, _restore, _restored_by, _restore_done),
         Step(
             "stop",
             "live",

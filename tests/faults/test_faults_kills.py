@@ -16,7 +16,7 @@ STEPS_OF = {
     "lock": (["lock"], "lock.kill"),
     "ingest": (["ingest"], "ingest.kill"),
     "backup": (["backup"], "backup.kill"),
-    "restore": (["restore table", "restore pointer"], "restore.kill"),
+    "restore": (["restore table", "restore fresh", "restore pointer"], "restore.kill"),
     "promote": (["promote"], "promote.kill"),
     "traffic": (["stop", "resume"], "rollback.between"),
 }
@@ -27,7 +27,13 @@ ELSEWHERE = {
     "database": "tests/faults/test_faults_embedded.py",
 }
 NAMES = killing.names_in_code()
-FILE_STEPS = {"lock": "lock.kill", "backup": "backup.kill", "restore table": "restore.kill", "promote": "promote.kill"}
+FILE_STEPS = {
+    "lock": "lock.kill",
+    "backup": "backup.kill",
+    "restore table": "restore.kill",
+    "restore fresh": "restore.kill",
+    "promote": "promote.kill",
+}
 
 
 def _prefix(name: str) -> str:

@@ -14,7 +14,14 @@ from tests.faults.cases import Case
 from tests.faults.killing import KILLED
 
 _SEED = 20261126
-AT_QUERIES = {"lock": "lock.query", "restore table": "restore.query", "promote": "promote.query"}
+AT_QUERIES = {
+    "lock": "lock.query",
+    "restore table": "restore.query",
+    "restore fresh": "restore.query",
+    "promote": "promote.query",
+    "stop": "rollback.between",
+    "resume": "rollback.between",
+}
 AT_RANDOM = {**AT_QUERIES, "ingest": "ingest.random", "backup": "backup.bytes"}
 _sizes: dict[str, tuple[int, int]] = {}
 
