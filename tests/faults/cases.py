@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -33,15 +34,19 @@ class Case:
     before: invariants.Before
     own: bool = False
 
+    def choose(self) -> None:
+        """What runs from now on runs in this case, though another was opened since."""
+        os.environ.update(DATABASE_URL=self.project.url, GOLIVE_HOME=str(self.project.workspace.root))
+
     def start(self, **environment: str) -> killing.Running:
         return self.step.start(self.project, **environment)
 
     def run(self, **environment: str) -> Finished:
         return killing.finish(self.start(**environment))
 
-    def check(self) -> None:
-        """Asserts every invariant."""
-        invariants.check(self.project.workspace, self.project.url, self.before)
+    def check(self, *, but: tuple[invariants.Check, ...] = ()) -> None:
+        """Asserts every invariant, ``but`` for what the test itself has broken."""
+        invariants.check(self.project.workspace, self.project.url, self.before, but)
 
     def repeat(self) -> None:
         """What holds after a fault is checked; the same command is run again to the end; all is checked again."""
