@@ -56,7 +56,7 @@ HANDBOOK = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Here, because pytest knows only the options of the topmost conftest when it begins."""
     parser.addoption("--fault-rounds", type=int, default=1, help="kill at so many moments where a fault test picks them")
-    parser.addoption("--fault-table", default="", help="write the fault matrix's results into this file, between its markers")
+    parser.addoption("--fault-table", default="", help="write the fault matrix's results into this file")
 
 
 @pytest.fixture(autouse=True)

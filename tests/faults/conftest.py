@@ -15,7 +15,8 @@ __all__ = ["empty_database", "live", "open_case", "open_own", "open_stage", "rea
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if target := config.getoption("--fault-table"):
+    target = config.getoption("--fault-table")
+    if target and not hasattr(config, "workerinput"):  # several workers report to the one that writes
         config.pluginmanager.register(table.Recorder(Path(target)), "fault table")
 
 

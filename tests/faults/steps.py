@@ -159,6 +159,14 @@ def _traffic_is(project: Project, state: str) -> None:
     assert project.ask("SELECT state FROM golive.traffic") == [{"state": state}]
 
 
+def _roles_done(project: Project) -> None:
+    checked = killing.run([*_ROLES, "--check"])
+    assert checked.code == 0, checked
+
+
+_ROLES = killing.script(
+    "database_roles", "--owner", "faults_owner", "--operator", "faults_operator", "--reader", "faults_reader"
+)
 STEPS = {
     step.name: step
     for step in (
@@ -199,5 +207,6 @@ STEPS = {
             _live,
             lambda project: _traffic_is(project, "open"),
         ),
+        Step("roles", "live", _nothing, lambda _: _ROLES, _live, _roles_done),
     )
 }

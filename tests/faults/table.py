@@ -47,13 +47,13 @@ class Recorder:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        self._found: defaultdict[str, Found] = defaultdict(Found)
+        self.found: defaultdict[str, Found] = defaultdict(Found)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         rows = [str(value) for name, value in report.user_properties if name == "fault"]
         rows += [row.row_id for row in ROWS if any(report.nodeid.startswith(name) for name in row.elsewhere)]
         for row_id in rows:
-            found = self._found[row_id]
+            found = self.found[row_id]
             if report.failed:
                 found.failed.append(report.nodeid)
             elif report.skipped:
@@ -62,13 +62,13 @@ class Recorder:
                 found.passed.append(report.nodeid)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        results = {row.row_id: self._found[row.row_id].result(row) for row in ROWS}
+        results = {row.row_id: self.found[row.row_id].result(row) for row in ROWS}
         write_json(PROJECT / ".local" / "faults.json", {
             row.row_id: {"step": row.step, "fault": row.fault, "must_hold": row.must_hold, "result": results[row.row_id],
-                         "passed": len(self._found[row.row_id].passed), "tests": self._found[row.row_id].tests()}
+                         "passed": len(self.found[row.row_id].passed), "tests": self.found[row.row_id].tests()}
             for row in ROWS
         })  # fmt: skip
-        replace(self._target, render(self._found))
+        replace(self._target, render(self.found))
         wanting = [row_id for row_id, result in results.items() if result != HELD and not result.startswith(NOT_YET)]
         if wanting:
             print(f"\nfault matrix: {len(wanting)} of {len(ROWS)} rows did not hold or did not run: {', '.join(wanting)}")
