@@ -36,6 +36,7 @@ def main() -> int:
     lines += [f"  {t['role']} {t['release_id']}: {t['rows']} rows, digest {t['digest'][:12]}" for t in manifest["tables"]]
     lines.append(f"  proven: restored into fresh tables with equal digests in {manifest['proven']['seconds']:.2f} s")
     lines.append(f"  restores {manifest['restores']['release_id']} ({manifest['restores']['why']})")
+    lines += backup.recovery_lines(manifest)
     cli.emit(args, {"backup_id": made.backup_id, "bytes": made.bytes, **manifest}, "\n".join(lines))
     return 0
 

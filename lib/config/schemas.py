@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -50,7 +51,15 @@ def _validator(name: str) -> Any:
     extend: Any = jsonschema.validators.extend
     # 40.0 is an integer to JSON Schema, but another value than 40 to a digest
     kinds = base.TYPE_CHECKER.redefine("integer", lambda _, found: type(found) is int)
-    return extend(base, type_checker=kinds)(schema(name))
+    return extend(base, {"pattern": _pattern}, type_checker=kinds)(schema(name))
+
+
+def _pattern(_: Any, pattern: str, found: Any, __: Any) -> Iterator[Any]:
+    """To JSON Schema a final ``$`` is the very end of a text; to Python also the place before a last line break."""
+    import jsonschema
+
+    if isinstance(found, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), found):
+        yield jsonschema.ValidationError(f"{found!r} does not match {pattern!r}")
 
 
 def _describe(problem: Any, where: Callable[[str], str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from lib.index.documents import Document
 from lib.index.fusion import Candidate
 from lib.platform.errors import ConfigInvalid
 from lib.platform.files import digest_of, read_json
+from lib.platform.progress import Progress
 
 _NAMED = 20
+_CHECKED_AT_ONCE = 5000  # a larger file takes seconds, and says how far it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,19 @@ def load(path: Path) -> CaseFile:
         NotFound, ConfigInvalid: missing, not JSON, not of the schema (each case by its query_id), or an id twice.
     """
     values = read_json(path, "case file")
+    _check_schema(path, values)
+    twice = [name for name, count in Counter(case["query_id"] for case in values["cases"]).items() if count > 1]
+    if twice:
+        raise ConfigInvalid(f"{path}: query_id {twice[0]} is there twice", detail=f"{len(twice)} such ids")
+    ordered = sorted(values["cases"], key=lambda case: str(case["query_id"]))
+    tags: dict[tuple[str, ...], tuple[str, ...]] = {}
+    return CaseFile(path, digest_of({**values, "cases": ordered}), tuple(_case(raw, tags) for raw in ordered))
+
+
+def _check_schema(path: Path, values: Any) -> None:
+    """Raises ConfigInvalid. A large file is checked piece by piece, so that it can be said how far that is."""
+    found = values.get("cases") if isinstance(values, dict) else None
+    written = found if isinstance(found, list) else []
 
     def where(dotted: str) -> str:
         parts = dotted.split(".")
@@ -74,13 +90,14 @@ def load(path: Path) -> CaseFile:
             return f"{path}: case {case.get('query_id', number) if isinstance(case, dict) else number}"
         return str(path)
 
-    schemas.check(values, "cases", where)
-    twice = [name for name, count in Counter(case["query_id"] for case in values["cases"]).items() if count > 1]
-    if twice:
-        raise ConfigInvalid(f"{path}: query_id {twice[0]} is there twice", detail=f"{len(twice)} such ids")
-    ordered = sorted(values["cases"], key=lambda case: str(case["query_id"]))
-    tags: dict[tuple[str, ...], tuple[str, ...]] = {}
-    return CaseFile(path, digest_of({**values, "cases": ordered}), tuple(_case(raw, tags) for raw in ordered))
+    if len(written) > _CHECKED_AT_ONCE:
+        with Progress("case file", len(written), "cases checked") as progress, suppress(ConfigInvalid):
+            for start in range(0, len(written), _CHECKED_AT_ONCE):
+                piece = written[start : start + _CHECKED_AT_ONCE]
+                schemas.check({**values, "cases": piece}, "cases", lambda dotted: dotted)
+                progress.advance(len(piece))
+            return
+    schemas.check(values, "cases", where)  # of the whole, so that every case that is broken is named by its place
 
 
 def resolve(file: CaseFile, documents: Sequence[Document], sources: Sequence[str]) -> list[Case]:

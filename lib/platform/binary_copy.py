@@ -57,7 +57,7 @@ def copy_binary(cursor: Any, table: sql.Identifier, columns: Mapping[str, Encode
     """
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, names)
-    cursor.copy_expert(command, _Stream(encode(list(columns.values()), rows)), size=1 << 16)
+    cursor.copy_expert(command, Stream(encode(list(columns.values()), rows)), size=1 << 16)
 
 
 def encode(encoders: Sequence[Encoder], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
@@ -73,7 +73,7 @@ def encode(encoders: Sequence[Encoder], rows: Iterable[Sequence[Any]]) -> Iterat
     yield b"".join([*parts, _TRAILER])
 
 
-class _Stream:
+class Stream:
     """What psycopg2 reads from: pieces as they come, so that the server works while the next one is encoded."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

@@ -67,6 +67,12 @@ def connect(url: str, purpose: str) -> Connection:
     return connection
 
 
+def beside(connection: Connection, purpose: str) -> Connection:
+    """Another connection to the same database, as the same role; raises as ``connect``."""
+    asked = {**connection.info.dsn_parameters, "password": connection.info.password or None}
+    return connect(psycopg2.extensions.make_dsn(**{name: value for name, value in asked.items() if value}), purpose)
+
+
 def has_own_session(connection: Connection) -> bool:
     """Whether this connection is one session of the server; behind a pooler each transaction may run in another.
 
@@ -164,6 +170,7 @@ def require_pgvector(connection: Connection) -> None:
 
     Raises:
         Unavailable: the server does not have it, or one older than 0.7.
+        Refused: this role may not enable it, or does not see the schema that it is in.
     """
     try:
         # two first steps at the same time: the one that waited fails on the other's committed row, and has what it wants
@@ -178,9 +185,26 @@ def require_pgvector(connection: Connection) -> None:
             "pgvector is not enabled here, and this role may not enable it",
             hint="as a superuser: CREATE EXTENSION vector",
         ) from error
+    _require_visible_pgvector(connection)
     version = str(found["extversion"]) if found else "0.0"
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PGVECTOR:
         raise Unavailable(f"pgvector {version} is too old", hint="update the server to pgvector 0.7 or newer")
+
+
+def _require_visible_pgvector(connection: Connection) -> None:
+    """Raises Refused where pgvector's types are in a schema that is not in the search_path."""
+    with connection:
+        hidden = one(
+            connection,
+            "SELECT n.nspname AS name, current_setting('search_path') AS path FROM pg_extension e"
+            " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector' AND to_regtype('vector') IS NULL",
+        )
+    if hidden:
+        raise Refused(
+            f"pgvector is in the schema {hidden['name']}, which is not in the search_path",
+            detail=f"the search_path is {hidden['path']}",
+            hint=f"add ?options=-csearch_path%3Dpublic,{hidden['name']} to DATABASE_URL, or set it for the role",
+        )
 
 
 def read_sql(module_file: str, name: str) -> str:
@@ -201,7 +225,11 @@ def table_identifier(schema: str, table: str) -> sql.Identifier:
     """
     for name in (schema, table):
         if not 0 < len(name.encode()) <= IDENTIFIER_LIMIT_BYTES or "\0" in name:
-            raise ConfigInvalid(f"{name!r} cannot be a table or schema name", detail="1 to 63 bytes are possible")
+            raise ConfigInvalid(
+                f"{name!r} cannot be a table or schema name",
+                detail="1 to 63 bytes are possible",
+                hint="correct it where it comes from: the record in golive.releases, or the search_path in DATABASE_URL",
+            )
     return sql.Identifier(schema, table)
 
 
@@ -249,13 +277,14 @@ def _state_version(connection: Connection) -> int | None:
     """The version of the state in the database; None where there is none.
 
     Raises:
-        Refused: it is of a newer Golive.
+        Refused: it is of a newer Golive, or pgvector cannot be seen.
     """
     with connection:
         there = one(connection, "SELECT to_regclass('golive.schema_version') IS NOT NULL AS there")
         if not there or not there["there"]:
             return None
         version = one(connection, "SELECT version FROM golive.schema_version")
+    _require_visible_pgvector(connection)
     if not version or version["version"] > SCHEMA_VERSION:
         raise Refused(
             "this database was set up by a newer Golive", detail=f"schema version {version and version['version']}"

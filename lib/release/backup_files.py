@@ -16,8 +16,11 @@ from lib.platform.files import read_json, sha256_file
 from lib.platform.workspace import Workspace
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+SIGNATURE = "manifest.intoto.json"  # beside the manifest, where there was a signing key
+MANIFEST_VERSION = 2
+INCOMPLETE = ".incomplete-"  # what the folder's name begins with until its manifest is there
 _ID = re.compile("[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+_ANOTHER = "take another one: make backups"
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,20 @@ class Backup:
             if table["release_id"] == release_id:
                 return dict(table)
         held = ", ".join(table["release_id"] for table in self.manifest["tables"])
-        raise NotFound(f"backup {self.backup_id} does not hold release {release_id}", detail=f"it holds {held}")
+        raise NotFound(
+            f"backup {self.backup_id} does not hold release {release_id}",
+            detail=f"it holds {held}",
+            hint="name one that it holds, or take another backup: make backups",
+        )
 
 
 def new_id(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def moment_of(backup_id: str) -> datetime:
+    """When the backup with this id was begun."""
+    return datetime.strptime(backup_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
 
 
 def check_id(backup_id: str) -> None:
@@ -61,7 +73,7 @@ def check_id(backup_id: str) -> None:
         raise NotFound(f"{backup_id!r} is not a backup id", hint="make backups lists them")
 
 
-def read(workspace: Workspace, backup_id: str) -> Backup:
+def read(workspace: Workspace, backup_id: str, place: Path | None = None) -> Backup:
     """Reads a backup's manifest.
 
     Raises:
@@ -69,29 +81,64 @@ def read(workspace: Workspace, backup_id: str) -> Backup:
         IntegrityMismatch: the folder is there, and its manifest is missing, damaged or of a newer format.
     """
     check_id(backup_id)
-    folder = workspace.backups / backup_id
+    place = place or workspace.backups
+    folder = place / backup_id
     if not folder.is_dir():
+        if (place / f"{INCOMPLETE}{backup_id}").exists():
+            raise NotFound(f"backup {backup_id} is not complete: it is being made, or was broken off", hint=_ANOTHER)
         raise NotFound(f"no backup {backup_id}", hint="make backups lists them")
+    return read_folder(folder, backup_id)
+
+
+def read_folder(folder: Path, backup_id: str) -> Backup:
+    """The backup in a folder of whatever name; raises IntegrityMismatch as ``read``."""
     if not (folder / MANIFEST).is_file():
-        raise IntegrityMismatch(f"backup {backup_id} has no manifest: it was never completed", hint="make backups")
+        raise IntegrityMismatch(f"backup {backup_id} has no manifest: it was never completed", hint=_ANOTHER)
     try:
         manifest = read_json(folder / MANIFEST, "backup manifest")
         version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
         if isinstance(version, int) and version > MANIFEST_VERSION:
-            raise IntegrityMismatch(f"backup {backup_id} was made by a newer Golive")
+            raise IntegrityMismatch(
+                f"backup {backup_id} was made by a newer Golive",
+                detail=f"its format is {version}, this Golive reads {MANIFEST_VERSION}",
+                hint="restore it with the Golive that made it, or with a newer one",
+            )
         schemas.check(manifest, "backup", lambda dotted: f"backup {backup_id}: {dotted or 'manifest'}")
     except ConfigInvalid as error:
-        raise IntegrityMismatch(f"backup {backup_id} has a damaged manifest", detail=error.message) from error
+        raise IntegrityMismatch(
+            f"backup {backup_id} has a damaged manifest", detail=error.message, hint=_ANOTHER
+        ) from error
     if manifest["backup_id"] != backup_id:
-        raise IntegrityMismatch(f"backup {backup_id} holds the manifest of {manifest['backup_id']}")
+        raise IntegrityMismatch(
+            f"backup {backup_id} holds the manifest of {manifest['backup_id']}", hint="give the folder its own name back"
+        )
+    manifest = _as_of_now(manifest)
+    for entry in (*manifest["tables"], manifest["documents"], *manifest["state_tables"].values()):
+        if missing := [name for name in entry["files"] if name not in manifest["files"]]:
+            raise IntegrityMismatch(
+                f"backup {backup_id} has a damaged manifest", detail=f"it does not list {missing[0]}", hint=_ANOTHER
+            )
     return Backup(backup_id, folder, manifest)
 
 
-def find_backup(workspace: Workspace, backup_id: str) -> Backup:
-    """The backup, with its state file there; raises as ``backup_files.read``."""
-    backup = read(workspace, backup_id)
+def _as_of_now(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of an earlier format as one of this format: each table had one file, and no backup named another."""
+    if manifest["manifest_version"] == 1:
+        for entry in (*manifest["tables"], manifest["documents"]):
+            entry["files"] = [entry.pop("file")]
+        manifest |= {"state_tables": {}, "identity": None, "number": None, "previous": None, "rto": None, "rpo": None}
+    return manifest
+
+
+def find_backup(workspace: Workspace, backup_id: str, place: Path | None = None) -> Backup:
+    """The backup, with its state file there; raises as ``read``.
+
+    Args:
+        place: the folder that holds the backup's own; the workspace's unless another is named.
+    """
+    backup = read(workspace, backup_id, place)
     if not (backup.folder / "state.json").is_file():
-        raise NotFound(f"backup {backup_id} has lost its state.json", hint="take another one: make backups")
+        raise NotFound(f"backup {backup_id} has lost its state.json", hint=_ANOTHER)
     return backup
 
 
@@ -99,23 +146,25 @@ def verify_files(backup: Backup) -> None:
     """Checks every file against the manifest.
 
     Raises:
-        IntegrityMismatch: a file is missing, changed, added, or a link.
+        IntegrityMismatch: a file is missing, changed, added, or no plain file.
     """
     listed = backup.manifest["files"]
     there = {
         path.relative_to(backup.folder).as_posix()
         for path in backup.folder.rglob("*")
-        if (path.is_symlink() or not path.is_dir()) and path != backup.folder / MANIFEST
+        if path.is_symlink() or not (path.is_dir() or path in (backup.folder / MANIFEST, backup.folder / SIGNATURE))
     }
     for name in sorted(there ^ listed.keys()):
         what = "is missing" if name in listed else "does not belong to it"
-        raise IntegrityMismatch(f"backup {backup.backup_id}: {name} {what}")
+        raise IntegrityMismatch(f"backup {backup.backup_id}: {name} {what}", hint=_ANOTHER)
     for name, item in sorted(listed.items()):
         path = backup.folder / name
         if path.is_symlink() or not path.resolve().is_relative_to(backup.folder.resolve()):
-            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is a link")
+            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is a link", hint=_ANOTHER)
+        if not path.is_file():  # a pipe would be read for ever
+            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is no file", hint=_ANOTHER)
         if path.stat().st_size != item["bytes"] or sha256_file(path) != item["sha256"]:
-            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} was changed since it was made")
+            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} was changed since it was made", hint=_ANOTHER)
 
 
 def every(workspace: Workspace) -> list[Backup | tuple[str, GoliveError]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from psycopg2.extensions import connection as Connection
+
 from lib.platform.clock import age, now
 from lib.platform.workspace import Workspace
-from lib.release import backup_files
+from lib.release import backup_chain, backup_files, backup_signature
 from lib.release.tables import text_table
 
 
@@ -32,16 +35,30 @@ def listing(workspace: Workspace) -> list[dict[str, Any]]:
                 "rows": sum(table["rows"] for table in manifest["tables"]),
                 "proven_at": manifest["proven"]["at"],
                 "restore_s": manifest["proven"]["seconds"],
+                "number": manifest["number"],
+                "rto": manifest["rto"],
+                "rpo": manifest["rpo"],
+                "signature": backup_signature.check(workspace, item).state,
             }
         )
     return rows
 
 
-def listing_text(rows: list[dict[str, Any]]) -> str:
-    """The list as a table, with ages."""
-    if not rows:
+def chain_breaks(workspace: Workspace, connection: Connection) -> list[str]:
+    """What is wrong with the chain of the backups that were made from this database and stand here."""
+    with connection:
+        rows = backup_chain.registered(connection)
+    standing = [item for item in backup_files.every(workspace) if not isinstance(item, tuple)]
+    there = {item.backup_id: item.manifest_digest for item in standing}
+    chained = {item.backup_id: (item.manifest["previous"] or {}).get("manifest_digest") for item in standing}
+    return backup_chain.breaks(rows, there, chained)
+
+
+def listing_text(rows: list[dict[str, Any]], breaks: Sequence[str] = ()) -> str:
+    """The list as a table, with ages; what is wrong with the chain stands under it."""
+    if not rows and not breaks:
         return "no backups yet: make backup"
-    table = [["backup", "age", "size", "restores", "rows", "proven"]]
+    table = [["backup", "age", "size", "restores", "rows", "proven", "signature"]]
     for row in rows:
         if row["usable"]:
             made = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
@@ -51,8 +68,9 @@ def listing_text(rows: list[dict[str, Any]]) -> str:
                 row["restores"],
                 str(row["rows"]),
                 f"yes, in {row['restore_s']:.2f} s",
+                row["signature"],
             ]
         else:
-            cells = ["", "", "", "", f"UNUSABLE: {row['problem']}"]
+            cells = ["", "", "", "", f"UNUSABLE: {row['problem']}", ""]
         table.append([row["backup_id"], *cells])
-    return text_table(table)
+    return "\n".join([text_table(table), *(f"CHAIN BROKEN: {line}" for line in breaks)])

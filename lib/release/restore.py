@@ -5,7 +5,6 @@ Nothing that stands is overwritten. Where the release's table still stands with 
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +16,18 @@ from lib.config import store
 from lib.config.locked_config import shadow_table_name
 from lib.index import changes
 from lib.index.bm25 import terms_of
-from lib.index.chunk_table import build_index, create_chunk_table, relations_of
+from lib.index.chunk_table import relations_of
 from lib.index.releases import Release, find_release, get_release, read_pointer
-from lib.index.seal import Content, content_of, seal
-from lib.platform import audit, postgres
-from lib.platform.errors import IntegrityMismatch
-from lib.platform.files import read_json
+from lib.index.seal import Content, content_of
+from lib.platform import failpoints, postgres
+from lib.platform.errors import IntegrityMismatch, Refused
 from lib.platform.workspace import Workspace
-from lib.release import backup_files
+from lib.release import backup_files, restore_loading
 from lib.release.backup_files import Backup
 from lib.release.catching_up import COMMAND
 from lib.release.health import count_vector_indexes
 from lib.release.promotion import move_pointer
-from lib.release.table_copies import copy_in, documents_content
+from lib.release.table_copies import documents_content
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
         sound = standing is not None and _is_sound(connection, _as_recorded(standing, wanted))
         names_it = live is not None and live.release_id == wanted["release_id"]
         table = standing.table_name if sound and standing else _free_name(connection, wanted["release_id"])
-        there = documents_content(connection, _schema(connection))
+        there = documents_content(connection, restore_loading.target_schema(connection))
     needed = {
         "release record": standing is None,
         "documents": there.row_count == 0 and backup.manifest["documents"]["rows"] > 0,
@@ -103,6 +101,24 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
     )
 
 
+def require_own(connection: Connection, backup: Backup, *, another_allowed: bool) -> None:
+    """Raises Refused where the backup was made of another database, unless that was asked for."""
+    with connection:
+        here = postgres.one(connection, "SELECT system_id::text AS id FROM golive.identity")
+        known = find_release(connection, backup.manifest["restores"]["release_id"]) is not None
+    assert here is not None, "create_state writes the row"
+    identity = backup.manifest["identity"]
+    own = known if identity is None else identity == here["id"]  # a backup of an earlier format does not say
+    if not own and not another_allowed:
+        server = backup.manifest["server"]
+        raise Refused(
+            f"backup {backup.backup_id} was made of another database",
+            detail=f"of {server['database']} on PostgreSQL {server['postgresql']}, system {identity or 'unknown'};"
+            f" this one is {here['id']}",
+            hint="if that is what you want, on a new machine for one: add --from-another-system",
+        )
+
+
 def check_files(backup: Backup, plan: RestorePlan) -> None:
     """Checks the backup's files where the plan reads any; a pointer that only moves back needs none of them.
 
@@ -114,7 +130,9 @@ def check_files(backup: Backup, plan: RestorePlan) -> None:
 
 
 def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, plan: RestorePlan) -> dict[str, Any]:
-    """Carries out a plan: all that is loaded and the pointer's move are one transaction, so a kill leaves old or new.
+    """Carries out a plan: what is loaded is named by nothing until one transaction takes it over and moves the pointer.
+
+    The caller holds the lease.
 
     Returns:
         ``{release_id, table, rows, digest, generation, seconds, pointer_ms}``, read back from the database.
@@ -123,22 +141,35 @@ def apply_restore(workspace: Workspace, connection: Connection, backup: Backup, 
         IntegrityMismatch: a file of the backup, or what was loaded from it, is not what was backed up.
     """
     started = time.monotonic()
+    failpoints.reach("restore.begin")
     check_files(backup, plan)
-    with connection:
-        _load(connection, backup, plan)
-        release = _prove(connection, backup, plan)
-        changes.ensure_coverage(connection, release)
-        moving = time.monotonic()
-        pointer = read_pointer(connection, lock=True)
-        if plan.action != "nothing":
-            move_pointer(connection, pointer, release, f"restore of backup {backup.backup_id}", "rolled_back")
+    loading = restore_loading.Loading(workspace, connection, backup, plan.release_id, plan.table)
+    if "table" in plan.loads:
+        loading.build_table()
+    failpoints.reach("restore.take_over")
+    try:
+        with connection:
+            loading.take_over(plan.loads)
+            release = _prove(connection, backup, plan)
+            changes.ensure_coverage(connection, release)
+            failpoints.reach("restore.move")
+            moving = time.monotonic()
+            pointer = read_pointer(connection, lock=True)
+            if plan.action != "nothing":
+                move_pointer(connection, pointer, release, f"restore of backup {backup.backup_id}", "rolled_back")
+    except Exception:  # whatever was wrong with it, what was loaded is of no use
+        if "table" in plan.loads and not connection.closed:
+            loading.clear_away()
+        raise
     pointer_ms = (time.monotonic() - moving) * 1000
+    failpoints.reach("restore.moved")
     with connection:
         pointer = read_pointer(connection)
     if pointer.release is None or (pointer.release.release_id, pointer.release.table_name) != (plan.release_id, plan.table):
         raise IntegrityMismatch("the restored state does not read back as planned", hint="scripts/validate_rollback.py")
     store.write_active(workspace, release.locked_config.in_production(True))
     store.write_history(workspace, release.locked_config)
+    failpoints.reach("restore.done")
     return {
         "release_id": release.release_id,
         "table": plan.table,
@@ -188,7 +219,7 @@ def _is_sound(connection: Connection, release: Release) -> bool:
 def _free_name(connection: Connection, release_id: str) -> str:
     """The first table name of the release that is free with all that is built over it: its own, then with _r1, _r2, …"""
     base = shadow_table_name(release_id.rpartition("-")[0])
-    schema = _schema(connection)
+    schema = restore_loading.target_schema(connection)
     name, number = base, 0
     # a table that was renamed keeps its indexes, and with them the names that the new table's indexes would need
     while any(postgres.table_exists(connection, schema, taken) for taken in relations_of(name)):
@@ -205,60 +236,6 @@ def _compare_documents(there: Content, backed_up: dict[str, Any]) -> str:
     return f"{there.row_count} are there and differ from the backup's {backed_up['rows']}: left as they are"
 
 
-def _load(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
-    """Brings back what the plan says is lost; what is there stays as it is. The caller owns the transaction."""
-    if "release record" in plan.loads:
-        _load_record(connection, backup, plan)
-    if "documents" in plan.loads:
-        _load_documents(connection, backup)
-    if "table" in plan.loads:
-        _load_table(connection, backup, plan)
-
-
-def _load_record(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
-    state = read_json(backup.folder / "state.json", "backup state")
-    place = {"table_schema": _schema(connection), "table_name": plan.table, "state": "sealed"}
-    with connection.cursor() as cursor:
-        for row in state["releases"]:
-            if row["release_id"] == plan.release_id:
-                cursor.execute(
-                    "INSERT INTO golive.releases SELECT * FROM jsonb_populate_record(NULL::golive.releases, %s)"
-                    " ON CONFLICT DO NOTHING",
-                    (json.dumps({**row, **place}),),
-                )
-    if find_release(connection, plan.release_id) is None:
-        raise IntegrityMismatch(
-            f"backup {backup.backup_id} brings back no record of release {plan.release_id}",
-            detail="it has none, or another release here has its chunk version",
-        )
-
-
-def _load_documents(connection: Connection, backup: Backup) -> None:
-    entry = backup.manifest["documents"]
-    copy_in(connection, sql.Identifier("documents"), entry["columns"], backup.folder / entry["file"])
-    if documents_content(connection, _schema(connection)).digest != entry["digest"]:
-        raise IntegrityMismatch("the documents of the backup are damaged", hint="take another one: make backups")
-    audit.record(connection, "restore documents", "documents", f"backup {backup.backup_id}", after=entry["digest"])
-
-
-def _load_table(connection: Connection, backup: Backup, plan: RestorePlan) -> None:
-    """Loads, indexes and seals the new table and makes it the release's table."""
-    entry = backup.table_of(plan.release_id)
-    schema = _schema(connection)
-    table = postgres.table_identifier(schema, plan.table)
-    config = get_release(connection, plan.release_id).locked_config
-    create_chunk_table(connection, table, config.embedder_dimension)
-    copy_in(connection, table, entry["columns"], backup.folder / entry["file"])
-    build_index(connection, table, plan.table, config)
-    seal(connection, table)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE golive.releases SET table_schema = %s, table_name = %s WHERE release_id = %s",
-            (schema, plan.table, plan.release_id),
-        )
-    audit.record(connection, "restore table", plan.table, f"backup {backup.backup_id}", after=plan.digest)
-
-
 def _prove(connection: Connection, backup: Backup, plan: RestorePlan) -> Release:
     """The release, after its table was read in the transaction that moves the pointer, whether it stood or was loaded."""
     release = _as_recorded(get_release(connection, plan.release_id), backup.table_of(plan.release_id))
@@ -272,9 +249,3 @@ def _prove(connection: Connection, backup: Backup, plan: RestorePlan) -> Release
             hint="take another backup: make backups",
         )
     return release
-
-
-def _schema(connection: Connection) -> str:
-    found = postgres.one(connection, "SELECT current_schema() AS name")
-    assert found is not None
-    return str(found["name"])

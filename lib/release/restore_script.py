@@ -9,7 +9,7 @@ from typing import Any
 from lib.index import seal
 
 _HEAD = """#!/bin/sh
-# Restores backup {backup_id} into new tables, with psql and zstd alone. Nothing that stands is touched:
+# Restores backup {backup_id} into new tables, with psql, zstd and python3 alone. Nothing that stands is touched:
 # a table whose name is taken makes the script stop before it writes. The pointer is not moved; that is done by
 #   scripts/restore_production_state.py --backup-id {backup_id}
 # Usage: DATABASE_URL=postgresql://... sh restore.sh
@@ -17,7 +17,7 @@ set -eu
 cd "$(dirname "$0")"
 : "${{DATABASE_URL:?set DATABASE_URL to the database to restore into}}"
 ask() {{ psql "$DATABASE_URL" --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1 --command "$1"; }}
-load() {{ zstd --decompress --stdout "$2" | ask "$1"; }}
+load() {{ zstd --decompress --stdout "$3" | python3 row_blocks.py "$2" | ask "$1"; }}
 expect() {{ if [ "$2" != "$3" ]; then echo "MISMATCH in $1: got $2, expected $3" >&2; exit 14; fi; echo "$1: $2"; }}
 free() {{ found=$(ask "$2"); if [ -n "$found" ]; then echo "$1 already exists: nothing was written" >&2; exit 15; fi; }}
 
@@ -30,7 +30,7 @@ ask 'CREATE EXTENSION IF NOT EXISTS vector'
 
 _TABLE = """
 ask {create}
-load {copy} {file}
+{loads}
 expect {table} "$(ask {digest})" {expected}
 """
 
@@ -46,8 +46,7 @@ def render(manifest: dict[str, Any]) -> str:
         parts.append(
             _TABLE.format(
                 create=shlex.quote(create.format(table=name, dimension=table["dimension"])),
-                copy=shlex.quote(f"COPY {name} ({', '.join(table['columns'])}) FROM STDIN (FORMAT binary)"),
-                file=shlex.quote(table["file"]),
+                loads="\n".join(_load(name, table["columns"], file) for file in table["files"]),
                 table=shlex.quote(table["table"]),
                 digest=shlex.quote(_sql_of(seal, "content_digest").format(table=name)),
                 expected=shlex.quote(f"{table['rows']}|{table['digest']}"),
@@ -55,6 +54,11 @@ def render(manifest: dict[str, Any]) -> str:
         )
     parts.append('\necho "restored; the tables end in _restored"\n')
     return "".join(parts)
+
+
+def _load(table: str, columns: list[str], file: str) -> str:
+    copy = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
+    return f"load {shlex.quote(copy)} {len(columns)} {shlex.quote(file)}"
 
 
 def _free(name: str) -> str:

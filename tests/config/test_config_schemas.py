@@ -29,6 +29,13 @@ def test_every_shipped_config_satisfies_its_schema(path: Path) -> None:
     assert layers.load(Workspace.find(), name, environment=environment or None).values
 
 
+def test_a_line_break_at_the_end_is_not_what_a_pattern_allows() -> None:
+    settings = strict_yaml.load(Workspace.find().configs / "candidate.yaml", "config").values
+    settings["retrieval"]["text_search_config"] += "\n"
+    with pytest.raises(ConfigInvalid, match="must match"):
+        schemas.check(settings, "candidate", str)
+
+
 @pytest.fixture
 def candidate() -> dict[str, Any]:
     return copy.deepcopy(strict_yaml.load(Workspace.find().configs / "candidate.yaml", "config").values)

@@ -52,6 +52,21 @@ def test_a_case_takes_few_bytes_whatever_their_number(tmp_path):
     assert held / 2000 < 800  # of which the texts and their headers are 350
 
 
+def test_a_large_file_says_how_far_its_check_is_and_names_the_case_that_is_broken(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cases, "_CHECKED_AT_ONCE", 4)
+    many = [case(f"q{number}") for number in range(10)]
+    whole = cases.load(write(tmp_path, many))
+    assert "case file: 8 of 10 cases checked" in capsys.readouterr().err
+    monkeypatch.setattr(cases, "_CHECKED_AT_ONCE", 10)
+    assert cases.load(write(tmp_path, many)) == whole
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(cases, "_CHECKED_AT_ONCE", 4)
+    nameless = "case number 10: cases.9.query_id is missing"
+    for broken, named in (({"query": "?"}, nameless), (case("q9", query=7), "case q9: ")):
+        with pytest.raises(ConfigInvalid, match=named):
+            cases.load(write(tmp_path, [*many[:9], broken]))
+
+
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(NotFound, match=r"no case file at .*nowhere\.json"):
         cases.load(tmp_path / "nowhere.json")

@@ -17,22 +17,27 @@ import pytest
 import zstandard
 
 from lib.platform.errors import IntegrityMismatch, NotFound
-from lib.release import backup, backup_files, receipts, traffic
+from lib.release import backup, backup_files, receipts, row_blocks, traffic
+from lib.release.backup_writing import STATE_TABLES
 from tests.conftest import PROJECT
 from tests.release.staged import SECOND_LOCKED, files_below, lock
 
 FIRST, SECOND = "document_chunks_2026_01_02_030405_v1", "document_chunks_2026_01_03_030405_v1"
 _CONFIGS = ("active_config.json", "candidate.yaml", "gates.yaml", "evaluation.yaml", "checklist.yaml", "embedders.yaml")
+ROLE = "backup_that_cannot_be_proven"
+_CONFIGS += ("index.yaml", "monitoring.yaml")
 
 
 def test_a_backup_holds_tables_documents_state_configs_and_a_script(second):
     made = backup.create(second.workspace, second.connection)
     expected = {
-        f"tables/{FIRST}.copy.zst",
-        f"tables/{SECOND}.copy.zst",
-        "tables/documents.copy.zst",
+        f"tables/{FIRST}.0.rows.zst",
+        f"tables/{SECOND}.0.rows.zst",
+        "tables/documents.0.rows.zst",
         "state.json",
         "restore.sh",
+        "row_blocks.py",
+        *(f"tables/golive.{name}.0.rows.zst" for name in STATE_TABLES),
         "configs/history/2026-01-02-030405-v1.json",
         "configs/history/2026-01-03-030405-v1.json",
         *(f"configs/{name}" for name in _CONFIGS),
@@ -56,8 +61,9 @@ def test_rows_and_digests_are_those_of_the_sealed_tables(second):
     sealed = {release.release_id: (release.row_count, release.content_digest) for release in second.releases()}
     assert {t["release_id"]: (t["rows"], t["digest"]) for t in made.manifest["tables"]} == sealed
     for table in made.manifest["tables"]:
-        assert rows_in_copy(made.folder / table["file"]) == table["rows"]
-    assert rows_in_copy(made.folder / "tables/documents.copy.zst") == made.manifest["documents"]["rows"] == 3
+        assert rows_in_copy(made.folder / table["files"][0], len(table["columns"])) == table["rows"]
+    assert rows_in_copy(made.folder / "tables/documents.0.rows.zst", len(made.manifest["documents"]["columns"])) == 3
+    assert made.manifest["documents"]["rows"] == 3
 
 
 def test_a_backup_is_registered_with_its_manifests_digest_and_has_a_receipt(live):
@@ -129,11 +135,13 @@ def test_a_damaged_table_is_refused_and_leaves_no_trace(second, table, damage):
     assert second.ask("SELECT * FROM golive.backups") == registered
 
 
-def test_a_backup_that_cannot_be_proven_is_thrown_away(live):
+def test_a_backup_that_cannot_be_proven_is_thrown_away(live, monkeypatch):
     before = files_below(live.workspace.local)
-    live.execute("SET ROLE pg_read_all_data")  # may read every table, and create none to restore into
+    live.execute(f"CREATE ROLE {ROLE} LOGIN IN ROLE pg_read_all_data")  # may read all, and create nothing to restore into
+    monkeypatch.setenv("DATABASE_URL", live.url.replace("postgres@", f"{ROLE}@"))
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="for database"):
         backup.create(live.workspace, live.connection)
+    live.execute(f"DROP ROLE {ROLE}")
     assert files_below(live.workspace.local) == before
 
 
@@ -203,13 +211,13 @@ def test_a_secret_given_as_a_reason_is_not_in_a_backup(live, monkeypatch):
 def test_two_backups_of_the_same_state_hold_the_same_data(live):
     first, other = (backup.create(live.workspace, live.connection) for _ in range(2))
     assert first.backup_id != other.backup_id
-    for name in (f"tables/{FIRST}.copy.zst", "tables/documents.copy.zst", "configs/active_config.json"):
+    for name in (f"tables/{FIRST}.0.rows.zst", "tables/documents.0.rows.zst", "configs/active_config.json"):
         assert first.manifest["files"][name] == other.manifest["files"][name]
 
 
-def rows_in_copy(path: Path) -> int:
-    """Rows of a binary COPY file (PostgreSQL's manual, COPY, "Binary Format"), counted by walking through it."""
-    data = zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
+def rows_in_copy(path: Path, fields: int) -> int:
+    """Rows of a binary COPY (PostgreSQL's manual, COPY, "Binary Format"), counted by walking through it."""
+    data = b"".join(row_blocks.decode(zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read, fields))
     assert data.startswith(b"PGCOPY\n\xff\r\n\0")
     place, rows = 19, 0
     while (columns := struct.unpack_from(">h", data, place)[0]) != -1:

@@ -21,8 +21,8 @@ from lib.release import backup_files
 ID = "20260102-030405-abc123"
 RELEASE = "2026-01-02-030405-v1-0123abcd"
 FILES = {
-    "tables/chunks.copy.zst": b"rows of chunks",
-    "tables/documents.copy.zst": b"rows of documents",
+    "tables/chunks.0.rows.zst": b"rows of chunks",
+    "tables/documents.0.rows.zst": b"rows of documents",
     "configs/gates.yaml": b"min_cases: 30\n",
     "state.json": b"{}\n",
     "restore.sh": b"#!/bin/sh\n",
@@ -48,6 +48,39 @@ def test_a_complete_backup_is_read_with_what_its_manifest_says(home, folder):
     assert found.manifest_digest == hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     assert found.table_of(RELEASE)["rows"] == 7
     backup_files.verify_files(found)
+
+
+def test_a_manifest_of_the_first_format_is_read_as_one_of_this(home, folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in (*manifest["tables"], manifest["documents"]):
+        (entry["file"],) = entry.pop("files")
+    for name in ("state_tables", "number", "previous", "identity", "rto", "rpo"):
+        del manifest[name]
+    write_json(folder / "manifest.json", {**manifest, "manifest_version": 1})
+    found = backup_files.read(home, ID)
+    assert found.manifest["tables"][0]["files"] == ["tables/chunks.0.rows.zst"]
+    assert (found.manifest["identity"], found.manifest["previous"]) == (None, None)
+    backup_files.verify_files(found)
+
+
+def test_data_that_the_manifest_does_not_list_is_damage(home, folder):
+    tables = json.loads((folder / "manifest.json").read_text())["tables"]
+    change_manifest(folder, tables=[{**tables[0], "files": ["tables/other.rows.zst"]}])
+    with pytest.raises(IntegrityMismatch) as raised:
+        backup_files.read(home, ID)
+    assert "tables/other.rows.zst" in raised.value.detail
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.intoto.json"])
+def test_a_manifest_or_a_signature_that_is_a_link_does_not_belong_to_a_backup(home, folder, tmp_path, name):
+    made = backup_files.read(home, ID)
+    path = folder / name
+    path.write_bytes(b"{}") if not path.exists() else None
+    backup_files.verify_files(made)
+    path.rename(tmp_path / name)
+    path.symlink_to(tmp_path / name)
+    with pytest.raises(IntegrityMismatch, match=name):
+        backup_files.verify_files(made)
 
 
 def test_a_release_that_a_backup_does_not_hold_is_not_found_in_it(home, folder):
@@ -109,7 +142,7 @@ def test_a_manifest_that_cannot_be_understood_is_damaged(home, folder, content):
 
 
 def test_a_manifest_of_a_newer_format_says_so(home, folder):
-    change_manifest(folder, manifest_version=2)
+    change_manifest(folder, manifest_version=backup_files.MANIFEST_VERSION + 1)
     with pytest.raises(IntegrityMismatch, match="newer"):
         backup_files.read(home, ID)
 
@@ -135,7 +168,7 @@ def test_a_manifest_that_leads_out_of_the_backup_is_damaged(home, folder, name):
 def test_data_files_outside_of_the_backup_are_damage_too(home, folder, part):
     manifest = json.loads((folder / "manifest.json").read_text())
     entry = manifest[part][0] if part == "tables" else manifest[part]
-    entry["file"] = "/etc/passwd"
+    entry["files"] = ["/etc/passwd"]
     write_json(folder / "manifest.json", manifest)
     with pytest.raises(IntegrityMismatch):
         backup_files.read(home, ID)
@@ -179,7 +212,7 @@ def test_one_flipped_bit_anywhere_is_found(tmp_path_factory, name, data):
 
 @pytest.mark.parametrize("change", [lambda old: b"", lambda old: old[:-1], lambda old: old + b"\n"])
 def test_a_file_of_another_length_is_found(home, folder, change):
-    path = folder / "tables/chunks.copy.zst"
+    path = folder / "tables/chunks.0.rows.zst"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(IntegrityMismatch, match="was changed"):
         backup_files.verify_files(backup_files.read(home, ID))
@@ -189,7 +222,7 @@ def test_a_file_of_another_length_is_found(home, folder, change):
     "name",
     [
         "more.txt",
-        "tables/more.copy.zst",
+        "tables/more.rows.zst",
         ".hidden",
         "configs/.hidden",
         "configs/manifest.json",
@@ -257,7 +290,7 @@ def write_backup(home: Workspace, backup_id: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     manifest = {
-        "manifest_version": 1,
+        "manifest_version": 2,
         "backup_id": backup_id,
         "created_at": "2026-01-02T03:04:05Z",
         "created_by": "tester@host",
@@ -270,7 +303,7 @@ def write_backup(home: Workspace, backup_id: str) -> Path:
                 "table": "chunks",
                 "rows": 7,
                 "digest": "1" * 64,
-                "file": "tables/chunks.copy.zst",
+                "files": ["tables/chunks.0.rows.zst"],
                 "columns": ["id"],
                 "dimension": 384,
             }
@@ -279,12 +312,18 @@ def write_backup(home: Workspace, backup_id: str) -> Path:
             "schema": "public",
             "rows": 3,
             "digest": "2" * 64,
-            "file": "tables/documents.copy.zst",
+            "files": ["tables/documents.0.rows.zst"],
             "columns": ["id"],
         },
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in FILES.items()
         },
+        "state_tables": {},
+        "number": 1,
+        "previous": None,
+        "identity": "6f9619ff-8b86-4011-b42d-00cf4fc964ff",
+        "rto": {"load_s": 0.5, "index_s": None, "total_s": None},
+        "rpo": {"since_previous_s": None, "documents_changed": None},
         "server": {},
         "proven": {"at": "2026-01-02T03:04:06Z", "seconds": 0.5},
     }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg2.errors
@@ -395,7 +396,8 @@ def test_people_go_on_writing_while_a_release_goes_live_and_a_watcher_catches_up
         connection = second.connect()
         try:
             while not stop.is_set():
-                catching_up.catch_up(second.workspace, connection, logged_only=True)
+                with suppress(LeaseHeld):  # on a busy machine a promotion may keep its turn for longer than one waits
+                    catching_up.catch_up(second.workspace, connection, logged_only=True)
         except Exception as error:
             problems.append(error)
         connection.close()

@@ -10,7 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,18 @@ from lib.index.seal import content_of
 from lib.platform import postgres
 from lib.platform.errors import IntegrityMismatch, NotFound, Refused
 from lib.platform.files import sha256_file, write_json
-from lib.release import backup, backup_files, backup_listing, promotion, restore, rollback_validation, traffic
+from lib.release import (
+    backup,
+    backup_files,
+    backup_listing,
+    promotion,
+    restore,
+    rollback_validation,
+    row_blocks,
+    traffic,
+)
 from lib.release.backup_files import Backup
-from lib.release.table_copies import copy_out, documents_content
+from lib.release.table_copies import Part, copy_out, documents_content
 from tests.conftest import HANDBOOK, PROJECT
 from tests.release.staged import Project, files_below, sync
 
@@ -134,7 +143,7 @@ def test_a_pointer_that_only_moves_needs_no_file_of_the_backup(second):
     first = second.live_id()
     promotion.promote(second.workspace, second.connection)
     made = backup_of(second, restores=first)[-1]
-    flip_bit(made.folder / f"tables/{TABLE}.copy.zst")
+    flip_bit(made.folder / f"tables/{TABLE}.0.rows.zst")
     apply(second, made)
     assert second.live_id() == first
 
@@ -247,18 +256,25 @@ def test_documents_with_columns_of_ones_own_come_back_where_the_table_has_them(l
 
 def test_the_script_restores_into_an_empty_database(live, empty_database, run_script):
     made = only_backup(live)
-    done = run_script("restore_production_state", "--backup-id", made.backup_id, "--json", DATABASE_URL=empty_database)
+    done = run_script(
+        "restore_production_state",
+        "--backup-id",
+        made.backup_id,
+        "--from-another-system",
+        "--json",
+        DATABASE_URL=empty_database,
+    )
     assert (done.code, done.json["action"], done.json["rows"]) == (0, "load table", 3)
 
 
 def test_one_flipped_bit_in_the_data_is_found_and_nothing_is_changed(live):
     made = only_backup(live)
     live.tamper("DROP TABLE {table}")
-    flip_bit(made.folder / f"tables/{TABLE}.copy.zst")
+    flip_bit(made.folder / f"tables/{TABLE}.0.rows.zst")
     assert_refused_without_a_change(live, made)
 
 
-@pytest.mark.parametrize("name", [f"tables/{TABLE}.copy.zst", "configs/gates.yaml", "state.json"])
+@pytest.mark.parametrize("name", [f"tables/{TABLE}.0.rows.zst", "configs/gates.yaml", "state.json"])
 def test_a_damaged_backup_changes_nothing_in_an_empty_database_either(live, empty_database, name):
     made = only_backup(live)
     path = made.folder / name
@@ -271,7 +287,7 @@ def test_a_damaged_backup_changes_nothing_in_an_empty_database_either(live, empt
 def test_a_damaged_documents_file_is_an_integrity_mismatch(live, damage):
     made = only_backup(live)
     live.execute("TRUNCATE documents")
-    path = made.folder / "tables/documents.copy.zst"
+    path = made.folder / "tables/documents.0.rows.zst"
     path.write_bytes(damage(path.read_bytes()))
     assert_refused_without_a_change(live, made)
 
@@ -290,8 +306,8 @@ def test_after_a_damaged_backup_a_sound_one_still_restores(live, empty_database)
 def test_a_copy_cut_at_a_row_boundary_is_found_by_its_rows_and_nothing_is_changed(live):
     made = only_backup(live)
     live.tamper("DROP TABLE {table}")
-    path = made.folder / f"tables/{TABLE}.copy.zst"
-    path.write_bytes(zstandard.ZstdCompressor().compress(without_last_row(decompressed(path))))
+    path = made.folder / f"tables/{TABLE}.0.rows.zst"
+    rewrite(path, made.manifest["tables"][0], lambda rows: rows[:-1])
     made = make_manifest_agree(live, made)
     backup_files.verify_files(made)
     assert_refused_without_a_change(live, made)
@@ -300,8 +316,8 @@ def test_a_copy_cut_at_a_row_boundary_is_found_by_its_rows_and_nothing_is_change
 def test_rows_that_are_not_those_of_the_manifest_are_found_and_nothing_is_changed(live):
     made = only_backup(live)
     live.tamper("DROP TABLE {table}")
-    path = made.folder / f"tables/{TABLE}.copy.zst"
-    path.write_bytes(zstandard.ZstdCompressor().compress(decompressed(path).replace(b"fresh tables", b"stale tables")))
+    path = made.folder / f"tables/{TABLE}.0.rows.zst"
+    rewrite(path, made.manifest["tables"][0], lambda rows: [row.replace(b"fresh tables", b"stale tables") for row in rows])
     made = make_manifest_agree(live, made)
     assert_refused_without_a_change(live, made)
 
@@ -311,7 +327,8 @@ def test_a_backup_that_agrees_with_itself_and_not_with_the_record_is_refused(liv
     live.tamper("UPDATE {table} SET bm25_text = 'never evaluated' WHERE id = 'corpus/backups.md#0'")
     entry = made.manifest["tables"][0]
     with live.connection:
-        copy_out(live.connection, release.table, entry["columns"], made.folder / entry["file"])
+        part = Part(release.table, tuple(entry["columns"]), entry["dimension"], None)
+        copy_out(live.connection, part, made.folder / entry["files"][0])
         entry["digest"] = content_of(live.connection, "public", TABLE).digest
     live.tamper("DROP TABLE {table}")
     made = make_manifest_agree(live, made)
@@ -523,19 +540,22 @@ def flip_bit(path: Path, place: float = 0.5) -> None:
     path.write_bytes(content)
 
 
-def decompressed(path: Path) -> bytes:
-    return zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
-
-
-def without_last_row(data: bytes) -> bytes:
-    """A binary COPY stream that ends after its last row but one, without a trailer."""
-    place, starts = 19, []
+def rewrite(path: Path, entry: dict[str, Any], change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Changes the rows of a file, which stays one of whole blocks."""
+    stream = zstandard.ZstdDecompressor().stream_reader(path.read_bytes())
+    data = b"".join(row_blocks.decode(stream.read, len(entry["columns"])))
+    place, rows = 19, []
     while (columns := struct.unpack_from(">h", data, place)[0]) != -1:
-        starts.append(place)
-        place += 2
+        start, place = place, place + 2
         for _ in range(columns):
             place += 4 + max(0, struct.unpack_from(">i", data, place)[0])
-    return data[: starts[-1]]
+        rows.append(data[start:place])
+    blocks: list[bytes] = []
+    writer = row_blocks.BlockWriter(blocks.append, entry["dimension"])
+    for row in (row_blocks.HEADER, *change(rows), row_blocks.TRAILER):
+        writer.write(row)
+    writer.finish()
+    path.write_bytes(zstandard.ZstdCompressor().compress(b"".join(blocks)))
 
 
 def make_manifest_agree(project: Project, made: Backup) -> Backup:

@@ -88,7 +88,7 @@ def test_the_script_writes_nothing_where_any_name_is_taken(second, empty_databas
     connection.close()
 
 
-@pytest.mark.parametrize("name", ["tables/documents.copy.zst", "state.json", "configs/gates.yaml"])
+@pytest.mark.parametrize("name", ["tables/documents.0.rows.zst", "state.json", "configs/gates.yaml"])
 def test_the_script_stops_at_one_flipped_byte_before_it_writes(live, elsewhere, programs, name):
     made = newest(live)
     content = bytearray((made.folder / name).read_bytes())

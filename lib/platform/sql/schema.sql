@@ -84,6 +84,18 @@ CREATE TABLE IF NOT EXISTS golive.backups (
     proven_at        timestamptz NOT NULL
 );
 
+-- number and previous_digest chain the backups, so that one which is gone or was replaced is noticed; deleted_at: on purpose.
+ALTER TABLE golive.backups ADD COLUMN IF NOT EXISTS number bigint, ADD COLUMN IF NOT EXISTS previous_digest text,
+    ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+
+-- What a backup is told by that was made of another database.
+CREATE TABLE IF NOT EXISTS golive.identity (
+    only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    system_id   uuid NOT NULL DEFAULT gen_random_uuid(),
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO golive.identity DEFAULT VALUES ON CONFLICT DO NOTHING;
+
 CREATE TABLE IF NOT EXISTS golive.query_logs (
     query_id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     asked_at           timestamptz NOT NULL DEFAULT now(),

@@ -2,5 +2,5 @@
 SELECT count(*) AS row_count, encode(sha256(coalesce(string_agg(row_hash, ''::bytea ORDER BY row_hash), ''::bytea)), 'hex') AS digest
 FROM (
     SELECT sha256(convert_to(ROW(id, source, path, title, sections, content, sha256, metadata)::text, 'UTF8')) AS row_hash
-    FROM {table}
+    FROM {table} OFFSET 0
 ) AS rows
