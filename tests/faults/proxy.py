@@ -87,6 +87,7 @@ def _accept(listener: socket.socket, target: str, proxy: Proxy) -> None:
         try:
             server.connect(target)
         except OSError:  # as a server that is not there
+            server.close()
             client.close()
             continue
         line = _Line(client, server, proxy)

@@ -126,6 +126,10 @@ def _restore(project: Project) -> list[str]:
     return killing.script("restore_production_state", "--backup-id", newest_backup(project))
 
 
+def _restore_elsewhere(project: Project) -> list[str]:
+    return [*_restore(project), "--from-another-system"]
+
+
 def _restore_done(project: Project) -> None:
     assert project.live_id() == first_release(project)
     release = project.release(first_release(project))
@@ -190,7 +194,7 @@ STEPS = {
         Step("backup", "second", _back_up, lambda _: killing.script("backup_production_state"), _live, _backup_done),
         Step("restore pointer", "second", _promoted, _restore, first_release, _restore_done),
         Step("restore table", "second", _promoted_and_lost, _restore, first_release, _restore_done),
-        Step("restore fresh", "second", _everything_lost, _restore, _restored_by, _restore_done),
+        Step("restore fresh", "second", _everything_lost, _restore_elsewhere, _restored_by, _restore_done),
         Step(
             "stop",
             "live",

@@ -119,7 +119,7 @@ def _live_table(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files(entry: dict[str, Any]) -> list[str]:
-    return entry.get("files") or [entry["file"]]
+    return list(entry["files"])
 
 
 def _refused(case: Case, done: Finished) -> None:
