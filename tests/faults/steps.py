@@ -204,6 +204,14 @@ STEPS = {
             lambda project: _traffic_is(project, "stopped"),
         ),
         Step(
+            "stop by force",
+            "live",
+            _nothing,
+            lambda _: killing.script("emergency_stop", "--reason", "a test", "--force"),
+            _live,
+            lambda project: _traffic_is(project, "stopped"),
+        ),
+        Step(
             "resume",
             "live",
             _stopped,
