@@ -38,7 +38,7 @@ GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promot
 
 .DEFAULT_GOAL := help
 .PHONY: help golive evaluate-system rollback backup backups report compare history calibrate optimize status monitor catch-up query lock ingest manifest health evaluate validate promote \
-        stop resume judge-report setup setup-core db-url db-shell db-stop lint test bench clean purge requirements
+        stop resume judge-report setup setup-core db-url db-shell db-stop lint test faults bench clean purge requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -141,6 +141,9 @@ lint: $(DEV) ## style, types, imports
 
 test: $(DEV) ## all tests, against a real PostgreSQL
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile  # a thread a worker: more would spin for the same two cores
+
+faults: $(DEV) ## the fault matrix: kills, full disks, lost lines; writes the table in docs/promises.md
+	@OMP_NUM_THREADS=1 $(RUN) -m tests.faults.run
 
 bench: $(BENCHED) ## benchmarks against named peers (BENCH=name for one); prints ratios
 	@$(RUN) -m tests.benchmarks.run $(BENCH)

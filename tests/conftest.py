@@ -55,6 +55,12 @@ HANDBOOK = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Here, because pytest knows only the options of the topmost conftest when it begins."""
+    parser.addoption("--fault-rounds", type=int, default=1, help="kill at so many moments where a fault test picks them")
+    parser.addoption("--fault-table", default="", help="write the fault matrix's results into this file")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the developer's own settings."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from lib.evaluation import ragchecker_metrics, results
 from lib.evaluation.rows import HELD_BYTES, StoredRows, read_rows
+from lib.platform import failpoints
 from lib.platform.files import canonical_json, sync_folder, write_json, writing
 
 ROWS, LABELS, ANSWERS = "case_results.jsonl", "ragchecker.json", "answers.jsonl"
@@ -72,10 +73,13 @@ class EvaluationFiles:
             evaluation = results.Evaluation(summary, rows)
             digest = evaluation.digest
             self._folder.mkdir(parents=True, exist_ok=True)
+            failpoints.reach("evaluate.unlink_metrics")
             (self._folder / "metrics.json").unlink(missing_ok=True)
             for name in (ROWS, LABELS, ANSWERS):
+                failpoints.reach("evaluate.replace")
                 (self._staging / name).replace(self._folder / name)
             sync_folder(self._folder)
+        failpoints.reach("evaluate.metrics")
         write_json(self._folder / "timings.json", dict(timings))
         write_json(self._folder / "metrics.json", {**summary, "evaluation_digest": digest})
         return evaluation

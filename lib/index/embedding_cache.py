@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2.extensions import connection as Connection
 
-from lib.index.embedder import BadVector, Embedder
+from lib.index.embedder import BadVector, Embedder, check_vectors
 from lib.platform import postgres
 from lib.platform.errors import Refused
 
@@ -59,8 +59,9 @@ class CachedEmbedder:
         missing = {key: position for position, key in reversed(list(enumerate(keys))) if key not in known}
         positions = sorted(missing.values())
         if positions:
-            try:
-                vectors = self._embedder.embed_documents([texts[position] for position in positions])
+            asked = [texts[position] for position in positions]
+            try:  # checked before it is kept: what is no vector would be found again when the embedder is long sound
+                vectors = check_vectors(self.name, self._embedder.embed_documents(asked), self.dimension, asked)
             except BadVector as error:
                 error.position = positions[error.position]
                 raise

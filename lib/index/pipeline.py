@@ -24,6 +24,7 @@ from lib.index.executors import Workers
 from lib.index.ingest import ChunkRow, Kept, chunk_unit, describe_unit, keep_first, work_units
 from lib.index.loading import TableRows
 from lib.index.releases import Release
+from lib.platform import failpoints
 from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, Unavailable
 from lib.platform.progress import Progress
 from lib.platform.workspace import Workspace
@@ -105,7 +106,9 @@ def fill(
         progress.advance(len(documents) - progress.done)
     if not kept.rows:
         raise ConfigInvalid("the documents hold no text to index")
+    failpoints.reach("ingest.remove_rest")
     removed = table.remove_rest()
+    failpoints.reach("ingest.record_duplicates")
     table.record_duplicates(kept.duplicates)
     return Filled(len(documents), kept.chunks, kept.rows, kept.tokens, embedded, removed, time.monotonic() - started)
 
@@ -117,7 +120,10 @@ def _load_embedded(table: TableRows, rows: Iterator[ChunkRow], embedder: Embedde
 
     def load_next() -> list[ChunkRow]:
         batch, vectors = waiting.popleft()
-        table.load(batch, vectors.result())
+        found = vectors.result()
+        failpoints.reach("ingest.load_batch")
+        table.load(batch, found)
+        failpoints.reach("ingest.batch_loaded")
         return batch
 
     try:

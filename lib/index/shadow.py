@@ -22,7 +22,7 @@ from lib.index.documents import Document, corpus_digest, digest_of_documents, re
 from lib.index.releases import Release, adopt, get_release
 from lib.index.seal import content_of, seal
 from lib.index.settings import IndexSettings
-from lib.platform import audit
+from lib.platform import audit, failpoints
 from lib.platform.errors import IntegrityMismatch, NotFound, Refused
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ def build(
     while not unchanged and rounds < _ROUNDS:
         rounds += 1
         documents, digest = read_corpus(connection, config)
+        failpoints.reach("ingest.begin")
         begin(connection, release, digest)
+        failpoints.reach("ingest.fill")
         filled = pipeline.fill(connection, release, documents, embedder, chunker)
         embedded, removed, seconds = embedded + filled.embedded_now, removed + filled.removed_now, seconds + filled.seconds
         with connection:
@@ -151,9 +153,11 @@ def finish(
 
     started = time.monotonic()
     _index(connection, release, settings)
+    failpoints.reach("ingest.check_recall")
     indexed = time.monotonic()
     found = recall.check(connection, release, embedder, settings.recall, queries)
     checked = time.monotonic()
+    failpoints.reach("ingest.seal")
     with connection, connection.cursor() as cursor:
         seal(connection, release.table)
         content = content_of(connection, release.table_schema, release.table_name)
@@ -173,6 +177,8 @@ def finish(
         )
         adopt(connection, release.release_id)
         audit.record(connection, "seal table", release.table_name, f"ingest {release.release_id}", after=content.digest)
+        failpoints.reach("ingest.commit_seal")
+    failpoints.reach("ingest.sealed")
     with connection:
         return get_release(connection, release.release_id)
 
@@ -182,8 +188,11 @@ def _index(connection: Connection, release: Release, settings: IndexSettings) ->
     with connection:
         if get_release(connection, release.release_id).ingest_stats.get("indexed"):
             return
+        failpoints.reach("ingest.weigh")
         weigh(connection, release.table, release.locked_config)
+    failpoints.reach("ingest.compact")
     compact(connection, release.table)
+    failpoints.reach("ingest.build_index")
     with connection, connection.cursor() as cursor:
         build_index(
             connection,
@@ -197,3 +206,4 @@ def _index(connection: Connection, release: Release, settings: IndexSettings) ->
             "UPDATE golive.releases SET ingest_stats = ingest_stats || '{\"indexed\": true}' WHERE release_id = %s",
             (release.release_id,),
         )
+        failpoints.reach("ingest.commit_index")

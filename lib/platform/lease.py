@@ -13,6 +13,7 @@ import getpass
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
@@ -26,6 +27,7 @@ from lib.platform.postgres import connect, one
 
 _NAME = "state"
 _TOKEN_VARIABLE = "GOLIVE_LEASE"
+_HOLDER_LOOKS, _HOLDER_LOOK_S = 40, 0.05
 # The first two would end the holder's transaction; by the others the server notices within three minutes that the holder's
 # machine is gone, where its defaults take two hours. They count for this transaction alone. Old servers lack the second.
 _OF_THE_HOLDER = {
@@ -85,12 +87,21 @@ def _take(connection: Connection, token: str) -> None:
     )
     got = one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0)) AS held", (f"golive lease {_NAME}",))
     if not got or not got["held"]:
-        held = one(connection, "SELECT holder FROM golive.leases WHERE name = %s", (_NAME,))
         raise LeaseHeld(
-            f"another run is at work: {held['holder'] if held else 'unknown'}",
+            f"another run is at work: {_holder(connection)}",
             hint="wait for it to end, then run the same command again",
         )
     one(connection, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_lock_of(token),))
+
+
+def _holder(connection: Connection) -> str:
+    """Who has the lease. The row is written just after the lock is taken: until then it names the run before, or nobody."""
+    for _ in range(_HOLDER_LOOKS):
+        held = one(connection, "SELECT token, holder FROM golive.leases WHERE name = %s", (_NAME,))
+        if held and _is_held(connection, held["token"]):
+            return str(held["holder"])
+        time.sleep(_HOLDER_LOOK_S)
+    return "unknown"
 
 
 def _write_holder(url: str, step: str, token: str) -> None:

@@ -17,7 +17,7 @@ from lib.evaluation.settings import EvaluationSettings
 from lib.index import changes
 from lib.index.documents import corpus_digest
 from lib.index.releases import Release, get_release, read_pointer
-from lib.platform import audit, postgres
+from lib.platform import audit, failpoints, postgres
 from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json, write_json, write_text
 from lib.platform.workspace import Workspace
@@ -125,9 +125,13 @@ def assess(
         "signed_by": attesting.keyid(signer),
         "calibration": calibration.estimate(candidate, baseline, gates, settings.determinism.seed),
     }
+    failpoints.reach("evaluate.verdict_files")
     write(folder, content)
+    failpoints.reach("evaluate.record")
     record(connection, release, content)
+    failpoints.reach("evaluate.sign")
     attesting.sign_verdict(connection, folder, content, signer)
+    failpoints.reach("evaluate.receipt")
     receipts.write(
         workspace,
         release.release_id,
@@ -180,6 +184,7 @@ def _evaluate(
         CaughtUpMeanwhile: documents were brought in during each of the tries.
     """
     for left in reversed(range(_TRIES)):
+        failpoints.reach("evaluate.catch_up")
         outcome = catching_up.catch_up(workspace, connection)
         for release in filter(None, (request.release, live)):
             if release.release_id in outcome.failed:
@@ -188,9 +193,11 @@ def _evaluate(
                     detail=outcome.failed[release.release_id],
                 )
         try:
+            failpoints.reach("evaluate.candidate")
             candidate = run.evaluate(workspace, connection, request, folder / "evaluation")
             if live is None:
                 return candidate, None
+            failpoints.reach("evaluate.baseline")
             return candidate, _baseline(workspace, connection, replace(request, release=live), folder)
         except run.CaughtUpMeanwhile:
             if not left:
@@ -294,6 +301,7 @@ def record(connection: Connection, release: Release, content: dict[str, Any]) ->
         )
         reason = "; ".join(content["reasons"])
         audit.record(connection, "verdict", release.release_id, f"{content['verdict']}: {reason}", after=digest_of(content))
+        failpoints.reach("evaluate.commit_record")
 
 
 def verdict_text(content: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from lib.index.ingest import IngestPlan, plan_ingest
 from lib.index.pipeline import Chunker, ClusterEmbedder
 from lib.index.releases import Release, get_release
 from lib.index.tokens import TokenCounter
-from lib.platform import postgres
+from lib.platform import failpoints, postgres
 from lib.platform.workspace import Workspace
 from lib.release import receipts
 
@@ -51,17 +51,29 @@ def ingest(workspace: Workspace, connection: Connection, cases_path: Path | None
     started = time.monotonic()
     release, documents, digest = _read(workspace, connection)
     if shadow.already_sealed(connection, release, digest):
+        if not receipts.holds(workspace, release.release_id, "ingest", _receipt_inputs(release)):
+            _write_receipt(workspace, release, started)  # the build was killed between its seal and its receipt
         return _outcome(release, reused=True, applied=True)
     queries = _queries(workspace, cases_path)
     with builder(workspace, release.locked_config, documents) as tools:
         facts = {"load_model_s": tools.load_model_s}
         sealed = shadow.build(connection, release, tools.embedder, tools.chunker, tools.settings, queries, facts)
+    failpoints.reach("ingest.receipt")
+    _write_receipt(workspace, sealed, started)
+    return _outcome(sealed, reused=False, applied=True)
+
+
+def _receipt_inputs(release: Release) -> dict[str, Any]:
+    return {"config_hash": release.config_hash, "corpus_digest": release.corpus_digest}
+
+
+def _write_receipt(workspace: Workspace, sealed: Release, started: float) -> None:
     receipts.write(
         workspace,
         sealed.release_id,
         "ingest",
         outcome="DONE",
-        inputs={"config_hash": sealed.config_hash, "corpus_digest": sealed.corpus_digest},
+        inputs=_receipt_inputs(sealed),
         summary={
             "table": sealed.table_name,
             "rows": sealed.row_count,
@@ -70,7 +82,6 @@ def ingest(workspace: Workspace, connection: Connection, cases_path: Path | None
         },
         seconds=time.monotonic() - started,
     )
-    return _outcome(sealed, reused=False, applied=True)
 
 
 @dataclass(frozen=True)

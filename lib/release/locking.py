@@ -24,7 +24,7 @@ from lib.index.documents import corpus_digest
 from lib.index.releases import Release, read_pointer
 from lib.index.seal import content_of
 from lib.index.tokens import TokenCounter
-from lib.platform import audit, postgres
+from lib.platform import audit, failpoints, postgres
 from lib.platform.clock import timestamp
 from lib.platform.errors import ConfigInvalid, Refused
 from lib.platform.lease import who
@@ -190,6 +190,7 @@ def store_config(connection: Connection, workspace: Workspace, config: LockedCon
         Refused: another config was locked under this version.
     """
     store.in_history(workspace, config)
+    failpoints.reach("lock.record")
     with connection, connection.cursor() as cursor:
         frozen = config.in_production(False)
         cursor.execute(
@@ -207,8 +208,12 @@ def store_config(connection: Connection, workspace: Workspace, config: LockedCon
             audit.record(connection, "lock config", config.chunk_version, "locked", after=config.digest)
         else:
             _require_the_same(connection, config)
+        failpoints.reach("lock.commit")
+    failpoints.reach("lock.history_file")
     store.write_history(workspace, config)
+    failpoints.reach("lock.active_file")
     store.write_active(workspace, config)
+    failpoints.reach("lock.read_back")
     return store.read_active(workspace)
 
 
