@@ -20,7 +20,7 @@ from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import pretty_json, sha256_file, write_text
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, restore_script, row_blocks, snapshot
+from lib.release import backup_files, probes, restore_script, row_blocks, snapshot
 from lib.release.table_copies import Part, columns_of, copy_out, documents_content, parts_of, rows_content
 
 # Small, read by people and by a restore: as JSON.
@@ -66,8 +66,9 @@ class Writing:
             state_tables = {name: self._state_table(name) for name in STATE_TABLES}
             entries = [*tables, *(table["postings"] for table in tables), documents, *state_tables.values()]
             parts = [(entry, part) for entry in entries for part in entry.pop("parts")]
-            done = crew.run([self._job(entry, part) for entry, part in parts], meanwhile=lambda: self._digest(entries))
-            for (entry, _), (name, written) in zip(parts, done, strict=True):
+            jobs = [*(self._job(entry, part) for entry, part in parts), *map(self._probe, (held for _, held in self.held))]
+            done = crew.run(jobs, meanwhile=lambda: self._digest(entries))
+            for (entry, _), (name, written) in zip(parts, done[: len(parts)], strict=True):
                 self.files[name] = {"sha256": written["sha256"], "bytes": written["bytes"]}
                 entry["copied"] = entry.get("copied", 0) + written["rows"]
             for entry in entries:
@@ -75,6 +76,7 @@ class Writing:
             state = {name: self._state_rows(name) for name in STATE}
             facts = self._facts()
         self._write_texts(state)
+        self._text(probes.FILE, pretty_json(dict(done[len(parts) :])))
         return {"tables": tables, "documents": documents, "state_tables": state_tables, **facts}
 
     def _locked(self) -> list[sql.Identifier]:
@@ -143,6 +145,9 @@ class Writing:
     def _job(self, entry: dict[str, Any], part: tuple[str, Part]) -> Job:
         name, pages = part
         return lambda connection: (name, copy_out(connection, pages, self.folder / name))
+
+    def _probe(self, release: Release) -> Job:
+        return lambda connection: (release.release_id, probes.take(connection, release))
 
     def _digest(self, entries: Sequence[dict[str, Any]]) -> None:
         """Counts and digests what is being copied and was never sealed, out of the same snapshot, in the database."""

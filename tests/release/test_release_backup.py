@@ -38,6 +38,7 @@ def test_a_backup_holds_tables_documents_state_configs_and_a_script(second):
         f"tables/{SECOND}_terms.0.rows.zst",
         "tables/documents.0.rows.zst",
         "state.json",
+        "probes.json",
         "restore.sh",
         "row_blocks.py",
         *(f"tables/golive.{name}.0.rows.zst" for name in STATE_TABLES),
