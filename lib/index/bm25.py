@@ -27,7 +27,21 @@ def build_postings(connection: Connection, table: sql.Identifier) -> None:
     terms = terms_of(table)
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(terms))
-        cursor.execute(postgres.compose(__file__, "create_terms", terms=terms, table=table))
+        create_postings(connection, terms)
+        cursor.execute(postgres.compose(__file__, "fill_terms", terms=terms, table=table))
+    finish_postings(connection, terms)
+
+
+def create_postings(connection: Connection, terms: sql.Identifier) -> None:
+    """Makes an empty table of postings. The caller owns the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(postgres.compose(__file__, "create_terms", terms=terms))
+
+
+def finish_postings(connection: Connection, terms: sql.Identifier) -> None:
+    """Indexes and seals a filled table of postings. The caller owns the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (dimension, segment)").format(terms))
         cursor.execute(sql.SQL("ANALYZE {}").format(terms))
     seal(connection, terms)
 

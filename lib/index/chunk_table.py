@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
@@ -45,10 +47,15 @@ def build_index(
     *,
     maintenance_work_mem_mb: int = 512,
     parallel_workers: int = 2,
+    postings: Callable[[Connection, sql.Identifier], None] = build_postings,
 ) -> None:
     """Builds all indexes over a loaded, weighed table and refreshes the planner's statistics.
 
-    The caller owns the transaction. ``name`` is the table's name without its schema.
+    The caller owns the transaction.
+
+    Args:
+        name: the table's name without its schema.
+        postings: makes the table's postings.
 
     Raises:
         Unavailable: the disk, or the memory that parallel workers share, is full.
@@ -72,7 +79,7 @@ def build_index(
                     ef_construction=sql.Literal(config.retrieval.hnsw_ef_construction),
                 )
             )
-            build_postings(connection, table)
+            postings(connection, table)
             cursor.execute(sql.SQL("ANALYZE {}").format(table))
     except psycopg2.errors.DiskFull as error:
         raise _no_space(name, error, maintenance_work_mem_mb) from error

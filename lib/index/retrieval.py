@@ -14,13 +14,15 @@ from psycopg2 import sql
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extensions import connection as Connection
 
-from lib.config.locked_config import LockedConfig
+from lib.config.locked_config import LockedConfig, RetrievalSettings
 from lib.index.bm25 import terms_of
 from lib.index.embedder import Embedder, load_embedder
 from lib.index.fusion import Candidate, filter_to_budget, fuse, rank_by
 from lib.index.rerank import Reranker, reranker_of
 from lib.platform import postgres
 from lib.platform.workspace import Workspace
+
+SEALED_ALONE = ""  # stands for a release that no document has changed for: no release has this id
 
 # Chosen by measurement; no answer depends on them.
 _SEED_POSTINGS = 2000  # read for a first bound on the k-th best BM25 score
@@ -79,22 +81,37 @@ class Retriever:
         return [Candidate(**{**row, "duplicates": tuple(row["duplicates"])}) for row in rows]
 
     def _search(self, query: str, vector: list[float]) -> list[dict[str, Any]]:
-        settings = self.config.retrieval
-        parameters: dict[str, Any] = {
-            "query": query,
-            "embedding": "[" + ",".join(map(repr, vector)) + "]",
-            "release_id": self.release_id,
-            "search_config": settings.text_search_config,
-            "vector_top_k": settings.vector_top_k,
-            "bm25_top_k": settings.bm25_top_k,
-            "ef_search": str(settings.hnsw_ef_search),
-            "iterative_scan": settings.hnsw_iterative_scan,
-            "seed_postings": _SEED_POSTINGS,
-            "passed_share": _PASSED_SHARE,
-        }
-        search = postgres.compose(__file__, "search", table=self.table, terms=terms_of(self.table))
-        with _one_message(self.connection):
-            return postgres.every(self.connection, sql.SQL(";\n").join((_SETTINGS, search)), parameters)
+        return search_lists(self.connection, self.table, self.config.retrieval, query, vector, self.release_id)
+
+
+def search_lists(
+    connection: Connection,
+    table: sql.Identifier,
+    settings: RetrievalSettings,
+    query: str,
+    vector: list[float],
+    release_id: str = SEALED_ALONE,
+) -> list[dict[str, Any]]:
+    """The rows of both lists of a query as search.sql gives them, in no order.
+
+    Args:
+        release_id: whose documents changed since the seal are searched in their place; without one, the sealed table alone.
+    """
+    parameters: dict[str, Any] = {
+        "query": query,
+        "embedding": "[" + ",".join(map(repr, vector)) + "]",
+        "release_id": release_id,
+        "search_config": settings.text_search_config,
+        "vector_top_k": settings.vector_top_k,
+        "bm25_top_k": settings.bm25_top_k,
+        "ef_search": str(settings.hnsw_ef_search),
+        "iterative_scan": settings.hnsw_iterative_scan,
+        "seed_postings": _SEED_POSTINGS,
+        "passed_share": _PASSED_SHARE,
+    }
+    search = postgres.compose(__file__, "search", table=table, terms=terms_of(table))
+    with _one_message(connection):
+        return postgres.every(connection, sql.SQL(";\n").join((_SETTINGS, search)), parameters)
 
 
 @contextmanager

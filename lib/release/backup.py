@@ -15,9 +15,10 @@ from psycopg2.extensions import connection as Connection
 
 from lib.config import store
 from lib.index.releases import Release, find_release, read_pointer
+from lib.index.seal import content_of
 from lib.platform import audit, failpoints, postgres
 from lib.platform.clock import now
-from lib.platform.errors import GoliveError, NotFound
+from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound
 from lib.platform.files import sync_folder, write_json, writing
 from lib.platform.workspace import Workspace
 from lib.release import attesting, backup_chain, backup_files, backup_proof, backup_signature, receipts
@@ -113,10 +114,27 @@ def _fill(workspace: Workspace, connection: Connection, plan: BackupPlan, backup
     found |= {"number": number, "previous": previous}
     found["restores"] = {"release_id": plan.restores.release_id, "why": plan.why}
     manifest = files.finish(found)
-    manifest["proven"] = backup_proof.prove(connection, manifest, folder, WORKERS)
+    try:
+        manifest["proven"] = backup_proof.prove(connection, manifest, folder, WORKERS)
+    except IntegrityMismatch as error:
+        _require_sealed(connection, plan, error)
+        raise
     manifest["rto"] = _recovery_time(plan.restores, manifest["proven"]["seconds"])
     manifest["rpo"] = _recovery_point(workspace, manifest)
     return manifest
+
+
+def _require_sealed(connection: Connection, plan: BackupPlan, error: IntegrityMismatch) -> None:
+    """Raises IntegrityMismatch where what could not be proven is not what was sealed: then the table is at fault."""
+    for role, release in plan.held:
+        with connection:
+            content = content_of(connection, release.table_schema, release.table_name)
+        if content is None or content.digest != release.content_digest:
+            raise IntegrityMismatch(
+                f"{role} table {release.table_name} is not what was sealed: it is not backed up",
+                detail=f"{content.row_count if content else 'no'} rows are there, {release.row_count} were sealed",
+                hint="make rollback BACKUP=id brings back a sound one",
+            ) from error
 
 
 def _recovery_time(release: Release, load_s: float) -> dict[str, Any]:

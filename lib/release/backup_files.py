@@ -117,7 +117,8 @@ def read_folder(folder: Path, backup_id: str) -> Backup:
             f"backup {backup_id} holds the manifest of {manifest['backup_id']}", hint="give the folder its own name back"
         )
     manifest = _as_of_now(manifest)
-    for entry in (*manifest["tables"], manifest["documents"], *manifest["state_tables"].values()):
+    postings = [table["postings"] for table in manifest["tables"] if "postings" in table]
+    for entry in (*manifest["tables"], *postings, manifest["documents"], *manifest["state_tables"].values()):
         if missing := [name for name in entry["files"] if name not in manifest["files"]]:
             raise IntegrityMismatch(
                 f"backup {backup_id} has a damaged manifest", detail=f"it does not list {missing[0]}", hint=_ANOTHER

@@ -12,15 +12,15 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.config import store
+from lib.index.bm25 import terms_of
 from lib.index.releases import Release
-from lib.index.seal import content_of
 from lib.platform import failpoints, postgres
 from lib.platform.clock import timestamp
 from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import pretty_json, sha256_file, write_text
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, restore_script, row_blocks, snapshot
+from lib.release import backup_files, probes, restore_script, row_blocks, snapshot
 from lib.release.table_copies import Part, columns_of, copy_out, documents_content, parts_of, rows_content
 
 # Small, read by people and by a restore: as JSON.
@@ -64,23 +64,26 @@ class Writing:
             tables = [self._chunks(role, release) for role, release in self.held]
             documents = self._documents()
             state_tables = {name: self._state_table(name) for name in STATE_TABLES}
-            entries = [*tables, documents, *state_tables.values()]
+            entries = [*tables, *(table["postings"] for table in tables), documents, *state_tables.values()]
             parts = [(entry, part) for entry in entries for part in entry.pop("parts")]
-            done = crew.run([self._job(entry, part) for entry, part in parts], meanwhile=lambda: self._digest(entries))
-            for (entry, _), (name, written) in zip(parts, done, strict=True):
+            jobs = [*(self._job(entry, part) for entry, part in parts), *map(self._probe, (held for _, held in self.held))]
+            done = crew.run(jobs, meanwhile=lambda: self._digest(entries))
+            for (entry, _), (name, written) in zip(parts, done[: len(parts)], strict=True):
                 self.files[name] = {"sha256": written["sha256"], "bytes": written["bytes"]}
                 entry["copied"] = entry.get("copied", 0) + written["rows"]
             for entry in entries:
-                _require_whole(entry)
+                _count(entry)
             state = {name: self._state_rows(name) for name in STATE}
             facts = self._facts()
         self._write_texts(state)
+        self._text(probes.FILE, pretty_json(dict(done[len(parts) :])))
         return {"tables": tables, "documents": documents, "state_tables": state_tables, **facts}
 
     def _locked(self) -> list[sql.Identifier]:
         self.schema = self._schema_of_documents()
         names = [sql.Identifier("golive", name) for name in (*STATE, *STATE_TABLES, "identity")]
-        return [*(release.table for _, release in self.held), sql.Identifier(self.schema, "documents"), *names]
+        tables = [release.table for _, release in self.held]
+        return [*tables, *map(terms_of, tables), sql.Identifier(self.schema, "documents"), *names]
 
     def _schema_of_documents(self) -> str:
         found = postgres.one(
@@ -101,11 +104,16 @@ class Writing:
             "schema": release.table_schema,
             "table": release.table_name,
             "dimension": dimension,
-            "sealed": release.content_digest,
             "definitions": self._definitions(release.table),
             **self._entry(release.table, columns, dimension),
-            "content": partial(content_of, self.connection, release.table_schema, release.table_name),
+            "postings": self._postings(release),
+            "digest": release.content_digest,  # the proof holds the restored rows against it: no need to read them twice
         }
+
+    def _postings(self, release: Release) -> dict[str, Any]:
+        """They follow from the table, but to make them anew takes as long as its vector index. Digested by the proof."""
+        terms = terms_of(release.table)
+        return self._entry(terms, columns_of(self.connection, *terms.strings), 0)
 
     def _documents(self) -> dict[str, Any]:
         table = sql.Identifier(self.schema, "documents")
@@ -138,17 +146,15 @@ class Writing:
         name, pages = part
         return lambda connection: (name, copy_out(connection, pages, self.folder / name))
 
+    def _probe(self, release: Release) -> Job:
+        return lambda connection: (release.release_id, probes.take(connection, release))
+
     def _digest(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Counts and digests what is being copied, out of the same snapshot, in the database."""
+        """Counts and digests what is being copied and was never sealed, out of the same snapshot, in the database."""
         for entry in entries:
-            found = entry.pop("content")()
-            entry["rows"], entry["digest"] = (found.row_count, found.digest) if found else (0, "")
-            if (sealed := entry.pop("sealed", entry["digest"])) != entry["digest"]:
-                raise IntegrityMismatch(
-                    f"{entry['role']} table {entry['table']} is not what was sealed: it is not backed up",
-                    detail=f"digest {entry['digest'][:12] or 'none'}, {(sealed or 'none')[:12]} was sealed",
-                    hint="make rollback BACKUP=id brings back a sound one",
-                )
+            if content := entry.pop("content", None):
+                found = content()
+                entry["rows"], entry["digest"] = found.row_count, found.digest
 
     def _state_rows(self, name: str) -> list[Any]:
         query = sql.SQL("SELECT to_jsonb(t) AS row FROM {} t ORDER BY to_jsonb(t)::text")
@@ -189,10 +195,10 @@ class Writing:
         self.files[name] = {"sha256": sha256_file(self.folder / name), "bytes": (self.folder / name).stat().st_size}
 
 
-def _require_whole(entry: dict[str, Any]) -> None:
-    """Raises IntegrityMismatch where the parts do not hold as many rows as the table: then one was cut wrongly."""
+def _count(entry: dict[str, Any]) -> None:
+    """Raises IntegrityMismatch where the parts do not hold as many rows as were counted: then one was cut wrongly."""
     copied = entry.pop("copied")
-    if copied != entry["rows"]:
+    if entry.setdefault("rows", copied) != copied:
         raise IntegrityMismatch(
             f"{copied} rows were copied to {entry['files'][0]}, {entry['rows']} are there", hint="make backup"
         )

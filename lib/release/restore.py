@@ -20,6 +20,7 @@ from lib.index.releases import Release, find_release, get_release, hold_table, r
 from lib.index.seal import Content, content_of
 from lib.platform import failpoints, postgres
 from lib.platform.errors import IntegrityMismatch, Refused
+from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import backup_files, restore_loading
 from lib.release.backup_files import Backup
@@ -27,6 +28,8 @@ from lib.release.catching_up import COMMAND
 from lib.release.health import count_vector_indexes
 from lib.release.promotion import move_pointer
 from lib.release.table_copies import documents_content
+
+_WAS_LIVE = {"live", "retired", "rolled_back"}
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,13 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
     Raises:
         NotFound: the backup does not hold that release.
         IntegrityMismatch: the backup holds other rows for it than were sealed here.
+        Refused: it was never live, and did not pass.
     """
     wanted = backup.table_of(release_id or backup.manifest["restores"]["release_id"])
     with connection:
         live = read_pointer(connection).release
         standing = find_release(connection, wanted["release_id"])
+        _require_passed(connection, backup, wanted["release_id"])
         sound = standing is not None and _is_sound(connection, _as_recorded(standing, wanted))
         names_it = live is not None and live.release_id == wanted["release_id"]
         table = standing.table_name if sound and standing else _free_name(connection, wanted["release_id"])
@@ -190,6 +195,31 @@ def _behind(connection: Connection, release: Release | None, sound: bool) -> int
         return changes.lag_of(connection, release).pending if changes.coverage_of(connection, release) else None
     finally:
         connection.rollback()
+
+
+def _require_passed(connection: Connection, backup: Backup, release_id: str) -> None:
+    """Only what passed goes live, by a restore too: a backup also holds the candidate of its day, whatever came of it.
+
+    What was live once has passed. Of what was not, the newest verdict counts: of this database, or else of the backup.
+
+    Raises:
+        Refused: it was never live, and its newest verdict is not PASS.
+    """
+    then = read_json(backup.folder / "state.json", "backup state")
+    records = [row for row in then["releases"] if row["release_id"] == release_id]
+    here = find_release(connection, release_id)
+    states = {row["state"] for row in records} | ({here.state} if here else set())
+    query = "SELECT verdict FROM golive.verdicts WHERE release_id = %s ORDER BY verdict_id"
+    verdicts = postgres.every(connection, query, (release_id,)) or sorted(
+        (row for row in then["verdicts"] if row["release_id"] == release_id), key=lambda row: row["verdict_id"]
+    )
+    newest = verdicts[-1]["verdict"] if verdicts else "none"
+    if records and not states & _WAS_LIVE and newest != "PASS":
+        raise Refused(
+            f"{release_id} was never live and has not passed: it is not restored",
+            detail=f"its newest verdict is {newest}",
+            hint="make golive evaluates and promotes it; make backups lists what else can be restored",
+        )
 
 
 def _as_recorded(release: Release, wanted: dict[str, Any]) -> Release:

@@ -31,13 +31,13 @@ _PEER = "prebuilt binary COPY"
 
 
 def run() -> list[Comparison]:
-    rows, vectors = _rows()
-    prebuilt = b"".join(binary_copy.encode(list(COLUMNS.values()), _values(rows, vectors)))
+    rows, vectors = rows_with_vectors()
+    prebuilt = b"".join(binary_copy.encode(list(COLUMNS.values()), values(rows, vectors)))
     with _server() as connection:
 
         def load(part: slice) -> None:
             with connection, connection.cursor() as cursor:
-                binary_copy.copy_binary(cursor, _RELEASE.table, COLUMNS, _values(rows[part], vectors[part]))
+                binary_copy.copy_binary(cursor, _RELEASE.table, COLUMNS, values(rows[part], vectors[part]))
 
         def in_calls() -> None:
             for start in range(0, len(rows), _CALL_ROWS):
@@ -84,13 +84,13 @@ def _into_empty(connection: Connection, work: Callable[[], None]) -> Callable[[]
     return measured
 
 
-def _rows() -> tuple[list[ChunkRow], np.ndarray]:
+def rows_with_vectors(count: int = ROWS) -> tuple[list[ChunkRow], np.ndarray]:
     """Rows of real text, each a different piece of it, and random unit vectors."""
     files = sorted((SHARED_DATA / "chroma_chunking" / "corpora").iterdir())
     text = "".join(file.read_text(encoding="utf-8").replace("\0", "") for file in files)
-    step = (len(text) - _CHARACTERS) // ROWS
+    step = (len(text) - _CHARACTERS) // count
     rows = []
-    for number in range(ROWS):
+    for number in range(count):
         piece = text[number * step : number * step + _CHARACTERS]
         row = ChunkRow(
             chunk_id=f"doc{number // 20}#{number % 20}",
@@ -105,12 +105,13 @@ def _rows() -> tuple[list[ChunkRow], np.ndarray]:
             doc_sha256="0" * 64,
         )
         rows.append(row)
-    vectors = np.random.default_rng(42).standard_normal((ROWS, DIMENSION), dtype=np.float32)
+    vectors = np.random.default_rng(42).standard_normal((count, DIMENSION), dtype=np.float32)
     return rows, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _values(rows: list[ChunkRow], vectors: np.ndarray) -> Iterator[tuple[Any, ...]]:
-    return (values_of(row, vector, _RELEASE) for row, vector in zip(rows, vectors, strict=True))
+def values(rows: list[ChunkRow], vectors: np.ndarray, release: Release = _RELEASE) -> Iterator[tuple[Any, ...]]:
+    """The rows as they go into a release's table."""
+    return (values_of(row, vector, release) for row, vector in zip(rows, vectors, strict=True))
 
 
 @contextmanager

@@ -21,6 +21,8 @@ NAMES = (
     "retrieval_quality",
     "retrieval_latency",
     "scaling",
+    "backup",
+    "restore",
 )
 
 

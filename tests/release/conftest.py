@@ -2,5 +2,6 @@
 
 from tests.release.evaluated import evaluated
 from tests.release.staged import empty_database, live, open_stage, ready, sealed, second
+from tests.release.synthetic import open_synthetic
 
-__all__ = ["empty_database", "evaluated", "live", "open_stage", "ready", "sealed", "second"]
+__all__ = ["empty_database", "evaluated", "live", "open_stage", "open_synthetic", "ready", "sealed", "second"]

@@ -83,6 +83,29 @@ def write_health(project: Project) -> None:
     )
 
 
+@pytest.fixture
+def open_synthetic(
+    server: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Project]]:
+    """Opens a stage in the test's workspace and in a fresh copy of its database, which ``DATABASE_URL`` then names."""
+    opened: list[tuple[Project, str]] = []
+
+    def open_(stage: str) -> Project:
+        template, folder = stages(server, tmp_path_factory.getbasetemp() / "synthetic")[stage]
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        url = copy_database(server, template, name)
+        staged.copy_project(folder, workspace.root)
+        monkeypatch.setenv("DATABASE_URL", url)
+        project = Project(workspace, url, postgres.connect(url, "test"))
+        opened.append((project, name))
+        return project
+
+    yield open_
+    for project, name in opened:
+        project.connection.close()
+        staged.drop_database(server, name)
+
+
 @cache
 def stages(server: str, root: Path) -> dict[str, tuple[str, Path]]:
     """Stage → the database that is copied for it, and the folder: ``documents`` (only them), ``live``, ``second``."""

@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 import zstandard
 
+from lib.platform import postgres
 from lib.platform.errors import IntegrityMismatch, NotFound
 from lib.release import backup, backup_files, receipts, row_blocks, traffic
 from lib.release.backup_writing import STATE_TABLES
@@ -33,8 +34,11 @@ def test_a_backup_holds_tables_documents_state_configs_and_a_script(second):
     expected = {
         f"tables/{FIRST}.0.rows.zst",
         f"tables/{SECOND}.0.rows.zst",
+        f"tables/{FIRST}_terms.0.rows.zst",
+        f"tables/{SECOND}_terms.0.rows.zst",
         "tables/documents.0.rows.zst",
         "state.json",
+        "probes.json",
         "restore.sh",
         "row_blocks.py",
         *(f"tables/golive.{name}.0.rows.zst" for name in STATE_TABLES),
@@ -135,12 +139,13 @@ def test_a_damaged_table_is_refused_and_leaves_no_trace(second, table, damage):
     assert second.ask("SELECT * FROM golive.backups") == registered
 
 
-def test_a_backup_that_cannot_be_proven_is_thrown_away(live, monkeypatch):
+def test_a_backup_that_cannot_be_proven_is_thrown_away(live):
     before = files_below(live.workspace.local)
     live.execute(f"CREATE ROLE {ROLE} LOGIN IN ROLE pg_read_all_data")  # may read all, and create nothing to restore into
-    monkeypatch.setenv("DATABASE_URL", live.url.replace("postgres@", f"{ROLE}@"))
+    connection = postgres.connect(live.url.replace("postgres@", f"{ROLE}@"), "test")
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="for database"):
-        backup.create(live.workspace, live.connection)
+        backup.create(live.workspace, connection)
+    connection.close()
     live.execute(f"DROP ROLE {ROLE}")
     assert files_below(live.workspace.local) == before
 

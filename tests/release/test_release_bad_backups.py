@@ -41,6 +41,7 @@ class Place:
     workspace: Workspace
     url: str
     backup_id: str
+    asks_for_another: bool = True  # system's backup, as who restores on a new machine does
 
     @property
     def folder(self) -> Path:
@@ -79,7 +80,7 @@ class Place:
 
     def run(self, command: str, backup_id: str | None = None, **environment: str) -> Finished:
         script, *flags = command.split()
-        flags += ["--from-another-system"] if script == "restore_production_state" else []
+        flags += ["--from-another-system"] if script == "restore_production_state" and self.asks_for_another else []
         named = ["--backup-id", self.backup_id if backup_id is None else backup_id]
         environment = {**os.environ, "DATABASE_URL": self.url, "GOLIVE_HOME": str(self.workspace.root), **environment}
         return forked.run(script, *flags, *([] if script.startswith("backup") else named), environment=environment)
@@ -376,6 +377,11 @@ def test_a_state_without_the_release(fresh):
 
 
 # Databases
+
+
+def test_a_backup_of_another_database_is_not_restored_unasked(fresh):
+    fresh.asks_for_another = False
+    refuses(fresh, RESTORE, 15, f"backup {fresh.backup_id} was made of another database")
 
 
 @pytest.fixture

@@ -381,76 +381,6 @@ def test_killed_while_it_waits_for_a_lock_it_changed_nothing_and_run_again_it_en
     assert_restored(live, before)
 
 
-def test_a_sound_live_state_is_valid(live):
-    checks = rollback_validation.validate(live.workspace, live.connection, only_backup(live))
-    assert {check["name"]: check["holds"] for check in checks} == {
-        "pointer": True,
-        "rows": True,
-        "answers": True,
-        "config files": True,
-    }
-    assert all(check["holds"] for check in rollback_validation.validate(live.workspace, live.connection, None))
-
-
-@pytest.mark.parametrize(
-    ("failing", "damage"),
-    [
-        ({"rows"}, "DELETE FROM {table} WHERE chunk_index = 0 AND doc_id = 'corpus/pointer.md'"),
-        ({"rows", "answers"}, "DELETE FROM {table}"),
-        ({"rows", "answers"}, "UPDATE {table} SET bm25_weights = NULL WHERE doc_id = 'corpus/pointer.md'"),
-        ({"rows"}, "DROP TABLE {table}"),
-    ],
-)
-def test_a_damaged_live_table_is_invalid(live, failing, damage):
-    live.tamper(damage)
-    checks = rollback_validation.validate(live.workspace, live.connection, only_backup(live))
-    assert {check["name"] for check in checks if not check["holds"]} == failing
-
-
-def test_a_live_table_without_its_vector_index_is_invalid(live):
-    live.execute(f"DROP INDEX {TABLE}_hnsw")
-    assert not all(check["holds"] for check in rollback_validation.validate(live.workspace, live.connection, None))
-
-
-@pytest.mark.parametrize("change", [{"is_production": False}, {"created_by": "somebody@else"}])
-def test_an_active_config_that_is_not_the_live_one_is_invalid(live, change):
-    path = store.active_path(live.workspace)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    assert failing(rollback_validation.validate(live.workspace, live.connection, None)) == {"config files"}
-
-
-def test_a_lost_active_config_is_invalid(live):
-    store.active_path(live.workspace).unlink()
-    assert failing(rollback_validation.validate(live.workspace, live.connection, None)) == {"config files"}
-
-
-def test_nothing_live_is_invalid(sealed):
-    assert failing(rollback_validation.validate(sealed.workspace, sealed.connection, None)) == {"pointer"}
-
-
-def test_a_backup_that_does_not_hold_what_is_live_makes_it_invalid(second):
-    made = backup_of(second, restores=second.live_id())[0]
-    assert len(made.manifest["tables"]) == 1
-    promotion.promote(second.workspace, second.connection)
-    assert "pointer" in failing(rollback_validation.validate(second.workspace, second.connection, made))
-
-
-def test_a_rollback_that_did_not_happen_is_invalid(second):
-    made = backup_of(second, restores=second.live_id())[-1]
-    promotion.promote(second.workspace, second.connection)
-    assert second.live_id() != made.manifest["restores"]["release_id"]
-    assert "pointer" in failing(rollback_validation.validate(second.workspace, second.connection, made))
-
-
-def test_after_another_release_of_the_backup_was_restored_that_one_is_valid(second):
-    candidate = second.release().release_id
-    made = backup_of(second, restores=second.live_id())[-1]
-    plan = restore.plan_restore(second.connection, made, candidate)
-    restore.apply_restore(second.workspace, second.connection, made, plan)
-    assert failing(rollback_validation.validate(second.workspace, second.connection, made, candidate)) == set()
-    assert "pointer" in failing(rollback_validation.validate(second.workspace, second.connection, made))
-
-
 def test_the_list_is_newest_first_and_says_what_each_backup_restores(second):
     rows = backup_listing.listing(second.workspace)
     assert [row["backup_id"] for row in rows] == sorted((row["backup_id"] for row in rows), reverse=True)
@@ -506,10 +436,6 @@ def content(project: Project, table: str) -> Any:
 
 def route(project: Project) -> str:
     return str(project.ask("SELECT table_name FROM golive.route()")[0]["table_name"])
-
-
-def failing(checks: list[dict[str, Any]]) -> set[str]:
-    return {check["name"] for check in checks if not check["holds"]}
 
 
 def file_numbers(project: Project) -> list[dict[str, Any]]:
