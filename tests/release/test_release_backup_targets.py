@@ -309,7 +309,9 @@ def test_missing_added_and_swapped_files_are_found(local: Backup, elsewhere: Wor
     assert int(refusal(lambda: backup_copies.verify(target, local.backup_id)).exit_code) == 14
     assert [(item.state, item.problem) for item in backup_copies.copies(target)] == [("unusable", "state.json is missing")]
     one.write_bytes(one_bytes)
-    target.store.write(target.key(local.backup_id, "more.json"), io.BytesIO(one_bytes), 10)
+    assert target.cipher
+    more = target.cipher.encrypted(io.BytesIO(b"{}"), target.bound(local.backup_id, "more.json"))
+    target.store.write(target.key(local.backup_id, "more.json"), more, 2)
     for act in (backup_copies.verify, lambda t, b: backup_targets.fetch(elsewhere, t, b)):
         error = refusal(lambda act=act: act(target, local.backup_id))
         assert (int(error.exit_code), "does not belong to it" in error.message) == (14, True)
