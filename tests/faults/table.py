@@ -68,7 +68,9 @@ class Recorder:
                          "passed": len(self.found[row.row_id].passed), "tests": self.found[row.row_id].tests()}
             for row in ROWS
         })  # fmt: skip
-        replace(self._target, render(self.found))
+        rounds = session.config.getoption("--fault-rounds")
+        short = "; a short run, which breaks each step in some of its places and files" if rounds == 1 else ""
+        replace(self._target, f"{render(self.found)}\n\nWritten by a run with `--fault-rounds {rounds}`{short}.")
         wanting = [row_id for row_id, result in results.items() if result != HELD and not result.startswith(NOT_YET)]
         if wanting:
             print(f"\nfault matrix: {len(wanting)} of {len(ROWS)} rows did not hold or did not run: {', '.join(wanting)}")
