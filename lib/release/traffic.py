@@ -24,6 +24,9 @@ from lib.release import rollback_validation
 
 _LOCK_TIMEOUT = "500ms"  # the audit log is locked for as long as others' transactions last that wrote there
 _LOCK_TRIES = 20
+_BESIDE_TIMEOUT = "200ms"  # for what must not hold up a stop
+_RIGHTS_TRIES = 3
+_STOPPED, _RESUMED = "stop queries", "resume queries"  # in the audit log
 _POLL_S = 0.05
 _ENDING_S = 5.0  # a session that is told to end does so at once, unless its server process hangs
 
@@ -49,9 +52,28 @@ def read(connection: Connection) -> Traffic:
 def stop(connection: Connection, reason: str) -> Traffic:
     """Refuses queries from now on; an earlier stop keeps its reason. Returns the state read back.
 
-    Readers lose the right to read chunk tables in the same transaction; a second stop does so for what was made since.
+    Others' locks on chunk tables or on the audit log do not hold up the refusal: that is committed by itself, and recorded
+    with it where the log is free. Then readers lose the right to read chunk tables. A second stop makes up for what was
+    left out, and takes the rights that were given since.
+
+    Raises:
+        psycopg2.errors.LockNotAvailable: queries are stopped, and the audit log was locked all the time.
     """
-    return _change(connection, "stopped", reason)
+    failpoints.reach("traffic.begin")
+    with committing(connection) as transaction:
+        locks.take(connection, lambda: _set(connection, "stopped", reason), timeout=_LOCK_TIMEOUT, tries=_LOCK_TRIES)
+        recorded = _record_if_free(connection)
+        failpoints.reach("traffic.commit")
+    failpoints.reach("traffic.privileges")
+    with transaction.reading_back() as alive:
+        _take_rights(alive)
+    if not recorded:
+        failpoints.reach("traffic.record")
+        with transaction.reading_back() as alive:
+            locks.take(alive, lambda: _record_stop(alive), timeout=_LOCK_TIMEOUT, tries=_LOCK_TRIES)
+    failpoints.reach("traffic.read_back")
+    with transaction.reading_back() as alive:
+        return _read(alive)
 
 
 def resume(connection: Connection, reason: str, *, generation: int | None = None) -> Traffic:
@@ -64,7 +86,13 @@ def resume(connection: Connection, reason: str, *, generation: int | None = None
         NotFound, IntegrityMismatch: nothing sound would answer them. Refused: the pointer has moved.
     """
     check_live(connection)
-    return _change(connection, "open", reason, generation)
+    failpoints.reach("traffic.begin")
+    with committing(connection) as transaction:
+        locks.take(connection, lambda: _reopen(connection, reason, generation), timeout=_LOCK_TIMEOUT, tries=_LOCK_TRIES)
+        failpoints.reach("traffic.commit")
+    failpoints.reach("traffic.read_back")
+    with transaction.reading_back() as alive:
+        return _read(alive)
 
 
 def validate_live(workspace: Workspace, connection: Connection) -> tuple[dict[str, Any], int]:
@@ -134,36 +162,64 @@ def check_live(connection: Connection) -> dict[str, Any]:
     }
 
 
-def _change(connection: Connection, state: str, reason: str, generation: int | None = None) -> Traffic:
-    failpoints.reach("traffic.begin")
-    with committing(connection) as transaction:
-        locks.take(
-            connection, lambda: _write(connection, state, reason, generation), timeout=_LOCK_TIMEOUT, tries=_LOCK_TRIES
-        )
-        failpoints.reach("traffic.commit")
-    failpoints.reach("traffic.read_back")
-    with transaction.reading_back() as alive:
-        return _read(alive)
+def _reopen(connection: Connection, reason: str, generation: int | None) -> None:
+    if generation is not None and read_pointer(connection, lock=True).generation != generation:
+        raise Refused("the pointer was moved while its release was validated", hint="the same command again")
+    _record_stop(connection)
+    changed = _set(connection, "open", reason)
+    failpoints.reach("traffic.privileges")
+    postgres.one(connection, "SELECT golive.open_tables()")
+    if changed:
+        audit.record(connection, _RESUMED, "traffic", reason)
 
 
-def _write(connection: Connection, state: str, reason: str, generation: int | None) -> None:
+def _set(connection: Connection, state: str, reason: str) -> bool:
+    """Whether that changed anything. Locks: the row of ``golive.traffic``, which none but stops and resumes do."""
     with connection.cursor() as cursor:
-        if generation is not None and read_pointer(connection, lock=True).generation != generation:
-            raise Refused("the pointer was moved while its release was validated", hint="the same command again")
         cursor.execute(
             "UPDATE golive.traffic SET state = %s, changed_at = now(), changed_by = %s, reason = %s WHERE state <> %s",
             (state, who(), redact(reason), state),
         )
-        changed = cursor.rowcount
-        failpoints.reach("traffic.privileges")
-        if state == "open":
-            cursor.execute("SELECT golive.open_tables()")
-        else:
-            cursor.execute("SELECT golive.close_tables()")
-            for table in (cursor.fetchone() or ([],))[0]:
-                note(f"the right to read {table} is not taken from all: this role does not own it, or it was in use")
-        if changed:
-            audit.record(connection, "resume queries" if state == "open" else "stop queries", "traffic", reason)
+        return cursor.rowcount > 0
+
+
+def _record_stop(connection: Connection) -> None:
+    """Records the stop that stands, where that was not done yet. Locks: the audit log."""
+    now = _read(connection)
+    last = postgres.one(
+        connection,
+        "SELECT action FROM golive.audit_log WHERE subject = 'traffic' AND action IN (%s, %s) ORDER BY seq DESC LIMIT 1",
+        (_STOPPED, _RESUMED),
+    )
+    if now.state == "stopped" and (last is None or last["action"] != _STOPPED):
+        audit.record(connection, _STOPPED, "traffic", now.reason)
+
+
+def _record_if_free(connection: Connection) -> bool:
+    """``_record_stop`` in the transaction that stops; False where somebody has locked the audit log."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_BESIDE_TIMEOUT,))
+        cursor.execute("SAVEPOINT record")
+        try:
+            _record_stop(connection)
+        except psycopg2.errors.LockNotAvailable:
+            cursor.execute("ROLLBACK TO SAVEPOINT record")
+            return False
+    return True
+
+
+def _take_rights(connection: Connection) -> None:
+    """Takes the right to read chunk tables; says which could not be closed. The caller owns the transaction."""
+    left_open: list[str] = []
+    for _ in range(_RIGHTS_TRIES):
+        postgres.one(connection, "SELECT set_config('lock_timeout', %s, true)", (_BESIDE_TIMEOUT,))
+        found = postgres.one(connection, "SELECT golive.close_tables() AS left_open")
+        left_open = list(dict.fromkeys(found["left_open"])) if found else []
+        if not left_open:
+            return
+        time.sleep(_POLL_S)
+    for table in left_open:
+        note(f"the right to read {table} is not taken from all: this role does not own it, or it is in use: stop again")
 
 
 def _read(connection: Connection) -> Traffic:

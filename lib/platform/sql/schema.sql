@@ -244,7 +244,8 @@ BEGIN
             INSERT INTO golive.stopped_grants VALUES
                 (taken.table_schema, taken.table_name, taken.column_name, taken.grantee, taken.grantable)
                 ON CONFLICT (table_schema, table_name, column_name, grantee) DO UPDATE SET grantable = excluded.grantable;
-        EXCEPTION WHEN insufficient_privilege OR internal_error THEN -- the second: somebody grants at this moment
+        -- the second: somebody grants at this moment; the third: or has locked the table, for longer than lock_timeout
+        EXCEPTION WHEN insufficient_privilege OR internal_error OR lock_not_available THEN
             left_open := left_open || format('%I.%I', taken.table_schema, taken.table_name);
         END;
     END LOOP;
