@@ -110,7 +110,8 @@ def test_its_search_shows_changed_documents_as_they_are_now(
         cursor.execute("INSERT INTO golive.superseded VALUES (%s, 'doc')", (_LIVE,))
         cursor.execute(
             "INSERT INTO golive.changed_chunks (release_id, id, doc_id, chunk_index, embedding_text, bm25_text,"
-            " chunk_version, embedding_token_count, bm25_token_count, ingest_run_id, span_start, span_end, doc_sha256, embedding)"
+            " chunk_version, embedding_token_count, bm25_token_count, ingest_run_id, span_start, span_end, doc_sha256,"
+            " embedding)"
             " VALUES (%(id)s, 'now', 'doc', 0, '', '', '', 1, 1, %(id)s, 0, 1, '', array_fill(1, '{768}')::vector)",
             {"id": _LIVE},
         )
