@@ -16,7 +16,7 @@ from lib.index.seal import content_of
 from lib.platform import audit, failpoints, locks, postgres
 from lib.platform.clock import timestamp
 from lib.platform.commit import committing
-from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound, Refused, redact
+from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable, redact
 from lib.platform.lease import who
 from lib.platform.progress import note
 from lib.platform.workspace import Workspace
@@ -26,6 +26,7 @@ _LOCK_TIMEOUT = "500ms"  # the audit log is locked for as long as others' transa
 _LOCK_TRIES = 20
 _BESIDE_TIMEOUT = "200ms"  # for what must not hold up a stop
 _RIGHTS_TRIES = 3
+_RECORD_TRIES = 5
 _STOPPED, _RESUMED = "stop queries", "resume queries"  # in the audit log
 _POLL_S = 0.05
 _ENDING_S = 5.0  # a session that is told to end does so at once, unless its server process hangs
@@ -57,7 +58,7 @@ def stop(connection: Connection, reason: str) -> Traffic:
     left out, and takes the rights that were given since.
 
     Raises:
-        psycopg2.errors.LockNotAvailable: queries are stopped, and the audit log was locked all the time.
+        Unavailable: queries are stopped, and that is not recorded yet, as the audit log was locked all the time.
     """
     failpoints.reach("traffic.begin")
     with committing(connection) as transaction:
@@ -69,8 +70,14 @@ def stop(connection: Connection, reason: str) -> Traffic:
         _take_rights(alive)
     if not recorded:
         failpoints.reach("traffic.record")
-        with transaction.reading_back() as alive:
-            locks.take(alive, lambda: _record_stop(alive), timeout=_LOCK_TIMEOUT, tries=_LOCK_TRIES)
+        try:
+            with transaction.reading_back() as alive:
+                locks.take(alive, lambda: _record_stop(alive), timeout=_LOCK_TIMEOUT, tries=_RECORD_TRIES)
+        except psycopg2.errors.LockNotAvailable as error:
+            raise Unavailable(
+                "queries ARE stopped, but that is not recorded yet: somebody has locked the audit log",
+                hint="scripts/emergency_stop.py again; a resume records it too",
+            ) from error
     failpoints.reach("traffic.read_back")
     with transaction.reading_back() as alive:
         return _read(alive)

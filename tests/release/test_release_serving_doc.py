@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -99,3 +100,23 @@ def test_a_route_names_release_table_embedder_and_arm_and_is_asked_anew(client) 
         cursor.execute("UPDATE golive.traffic SET state = 'open'; UPDATE golive.pointer SET release_id = NULL")
     with pytest.raises(NotFound, match="no release is live"), client:
         serving.route(client)
+
+
+def test_its_search_shows_changed_documents_as_they_are_now(
+    serving_url: str, client: psycopg2.extensions.connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sealed chunks are of one document, which was changed since: none of them may answer."""
+    with client, client.cursor() as cursor:
+        cursor.execute("INSERT INTO golive.superseded VALUES (%s, 'doc')", (_LIVE,))
+        cursor.execute(
+            "INSERT INTO golive.changed_chunks (release_id, id, doc_id, chunk_index, embedding_text, bm25_text,"
+            " chunk_version, embedding_token_count, bm25_token_count, ingest_run_id, span_start, span_end, doc_sha256,"
+            " embedding)"
+            " VALUES (%(id)s, 'now', 'doc', 0, '', '', '', 1, 1, %(id)s, 0, 1, '', array_fill(1, '{768}')::vector)",
+            {"id": _LIVE},
+        )
+    monkeypatch.setenv("DATABASE_URL", serving_url)
+    shown: dict[str, Any] = {}
+    exec(blocks("python")[0], shown)  # our own page
+    shown["connection"].close()
+    assert shown["found"] == {"release_id": _LIVE, "rows": [("now", _LIVE)]}
