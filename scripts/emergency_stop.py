@@ -1,7 +1,7 @@
 """Refuse all queries at once, for every client: golive.route() refuses, and readers may not read chunk tables any more.
 
 Writes:  golive.traffic (survives a restart of the database), golive.stopped_grants and the grants, the audit log
-Exits:   13 where --drain or --force left queries in flight; queries are stopped all the same
+Exits:   13 where queries are left in flight (they are stopped all the same), or where, told so, nothing could be stopped
 """
 
 import _preflight  # noqa: F401
@@ -17,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, dry_run=True)
     parser.add_argument("--reason", default="emergency stop", help="why; every refused query is told")
     parser.add_argument("--drain", type=float, metavar="SECONDS", help="wait so long for the queries in flight")
-    parser.add_argument("--force", action="store_true", help="end the queries that are in flight then, or at once")
+    parser.add_argument(
+        "--force", action="store_true", help="end the queries in flight then, or at once, and what blocks the stop"
+    )
     return parser
 
 
@@ -31,7 +33,7 @@ def main() -> int:
     ended, left = 0, []
     with database(Workspace.find(), "emergency stop", write=True) as connection:
         before = traffic.read(connection)
-        after = before if args.dry_run else traffic.stop(connection, args.reason)
+        after = before if args.dry_run else traffic.stop(connection, args.reason, force=args.force)
         if args.drain is not None or args.force:
             left = traffic.in_flight(connection)
         if left and not args.dry_run:

@@ -16,14 +16,14 @@ from lib.index.seal import content_of
 from lib.platform import audit, failpoints, locks, postgres
 from lib.platform.clock import timestamp
 from lib.platform.commit import committing
-from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound, Refused, redact
+from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable, redact
 from lib.platform.lease import who
 from lib.platform.progress import note
 from lib.platform.workspace import Workspace
 from lib.release import rollback_validation
 
 _LOCK_TIMEOUT = "500ms"  # the audit log is locked for as long as others' transactions last that wrote there
-_LOCK_TRIES = 20
+_LOCK_TRIES = 5
 _POLL_S = 0.05
 _ENDING_S = 5.0  # a session that is told to end does so at once, unless its server process hangs
 
@@ -46,11 +46,31 @@ def read(connection: Connection) -> Traffic:
         return _read(connection)
 
 
-def stop(connection: Connection, reason: str) -> Traffic:
+def stop(connection: Connection, reason: str, *, force: bool = False) -> Traffic:
     """Refuses queries from now on; an earlier stop keeps its reason. Returns the state read back.
 
     Readers lose the right to read chunk tables in the same transaction; a second stop does so for what was made since.
+
+    Args:
+        force: ends sessions whose open transactions keep the stop from being written.
+
+    Raises:
+        Unavailable: without ``force``, such a session stands in the way: nothing is stopped.
     """
+    try:
+        return _change(connection, "stopped", reason)
+    except psycopg2.errors.LockNotAvailable as error:
+        with connection:
+            blockers = postgres.every(connection, postgres.read_sql(__file__, "stop_blockers"))
+        if not force:
+            raise Unavailable(
+                "queries are NOT stopped: another session's open transaction is in the way",
+                detail=", ".join(f"session {each['pid']} ({each['client']}, {each['state']})" for each in blockers),
+                hint="scripts/emergency_stop.py --force ends it",
+            ) from error
+    for blocker in blockers:
+        note(f"ending session {blocker['pid']} ({blocker['client']}), which keeps the stop from being written")
+        _terminate(connection, blocker["pid"])
     return _change(connection, "stopped", reason)
 
 

@@ -184,6 +184,20 @@ def test_queries_in_flight_are_waited_for_and_ended_by_force(live: Project) -> N
         read(client, live)
 
 
+def test_a_session_that_keeps_a_stop_from_being_written_is_named_and_ended_by_force(live: Project, monkeypatch) -> None:
+    monkeypatch.setattr(traffic, "_LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(traffic, "_LOCK_TRIES", 2)
+    hung = live.connect()
+    with hung.cursor() as cursor:
+        cursor.execute("LOCK TABLE golive.audit_log IN SHARE ROW EXCLUSIVE MODE")
+    with pytest.raises(Unavailable, match="NOT stopped") as raised:
+        traffic.stop(live.connection, "fire")
+    assert str(hung.info.backend_pid) in raised.value.detail
+    assert traffic.read(live.connection).state == "open"
+    assert traffic.stop(live.connection, "fire", force=True).state == "stopped"
+    hung.close()
+
+
 def test_golives_own_steps_are_no_queries_in_flight(live: Project) -> None:
     with closing(postgres.connect(live.url, "backup")) as backup:
         read(backup, live, keep_open=True)
