@@ -1,7 +1,8 @@
 """Back up what is live and the sealed candidate, and prove the backup by really restoring it.
 
 Reads:   chunk tables, documents, pointer and release tables (one snapshot), locked and active configs, gates
-Writes:  .local/backups/<backup_id>/ (visible only when complete and proven), golive.backups
+Writes:  .local/backups/<backup_id>/ (visible only when complete and proven), golive.backups, and a copy on each target of
+         configs/backup.yaml that is required; where one of those fails it exits with 13, and the backup here stays
 """
 
 import _preflight  # noqa: F401
@@ -20,7 +21,7 @@ def main() -> int:
     args = build_parser().parse_args()
     from lib.platform.lease import lease
     from lib.platform.postgres import address, database
-    from lib.release import backup
+    from lib.release import backup, backup_targets
 
     workspace = Workspace.find()
     with database(workspace, "backup", write=True) as connection:
@@ -31,13 +32,14 @@ def main() -> int:
             return 0
         with lease(address(workspace), "backup_production_state"):
             made = backup.create(workspace, connection)
+    copies = backup_targets.copy_to_all(workspace, made)
     manifest = made.manifest
     lines = [f"backup {made.backup_id}: {made.bytes / 1e6:.1f} MB in {workspace.show(made.folder)}"]
     lines += [f"  {t['role']} {t['release_id']}: {t['rows']} rows, digest {t['digest'][:12]}" for t in manifest["tables"]]
     lines.append(f"  proven: restored into fresh tables with equal digests in {manifest['proven']['seconds']:.2f} s")
     lines.append(f"  restores {manifest['restores']['release_id']} ({manifest['restores']['why']})")
-    lines += backup.recovery_lines(manifest)
-    cli.emit(args, {"backup_id": made.backup_id, "bytes": made.bytes, **manifest}, "\n".join(lines))
+    lines += [*backup.recovery_lines(manifest), *map(backup_targets.report_text, copies)]
+    cli.emit(args, {"backup_id": made.backup_id, "bytes": made.bytes, "copies": copies, **manifest}, "\n".join(lines))
     return 0
 
 

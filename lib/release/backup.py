@@ -71,6 +71,7 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
     """
     started = time.monotonic()
     plan, signer = plan_backup(workspace, connection), attesting.signer()
+    _record_unrecorded(workspace, connection)
     backup_id = backup_files.new_id(now())
     folder = workspace.backups / f"{backup_files.INCOMPLETE}{backup_id}"
     failpoints.reach("backup.begin")
@@ -98,7 +99,7 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
         raise
     failpoints.reach("backup.register")
     made = backup_files.read(workspace, backup_id)
-    _register(workspace, connection, plan, made, time.monotonic() - started)
+    _register(workspace, connection, made, time.monotonic() - started)
     failpoints.reach("backup.done")
     return made
 
@@ -167,7 +168,7 @@ def recovery_lines(manifest: dict[str, Any]) -> list[str]:
     total = (
         ""
         if time_["total_s"] is None
-        else f" and {time_['index_s']:.2f} s to index, as at the seal: {time_['total_s']:.2f} s"
+        else f" and at most {time_['index_s']:.2f} s to index, as at the seal: {time_['total_s']:.2f} s"
     )
     lost = point["since_previous_s"]
     changed = {True: "; documents have changed since", False: "; no document has changed since", None: ""}
@@ -209,8 +210,23 @@ def _candidate(workspace: Workspace, connection: Connection) -> Release | None:
     return found if found and found.state == "sealed" else None
 
 
-def _register(workspace: Workspace, connection: Connection, plan: BackupPlan, made: Backup, seconds: float) -> None:
-    digests = {table["release_id"]: table["digest"] for table in made.manifest["tables"]}
+def _record_unrecorded(workspace: Workspace, connection: Connection) -> None:
+    """Records what an earlier run had made and proven when it was killed; only what follows the last backup on record."""
+    with connection:
+        number, previous = backup_chain.following(backup_chain.registered(connection))
+        identity = backup_chain.identity_of(connection)
+    for made in backup_files.every(workspace):
+        if isinstance(made, tuple):
+            continue
+        said = made.manifest
+        if (said["identity"], said["number"], said["previous"]) == (identity, number, previous):
+            backup_files.verify_files(made)
+            _register(workspace, connection, made, said["seconds"])
+
+
+def _register(workspace: Workspace, connection: Connection, made: Backup, seconds: float) -> None:
+    manifest = made.manifest
+    digests = {table["release_id"]: table["digest"] for table in manifest["tables"]}
     with connection, connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO golive.backups"
@@ -220,29 +236,28 @@ def _register(workspace: Workspace, connection: Connection, plan: BackupPlan, ma
                 made.backup_id,
                 made.manifest_digest,
                 workspace.show(made.folder),
-                plan.restores.release_id,
+                manifest["restores"]["release_id"],
                 json.dumps(digests),
-                made.manifest["created_at"],
-                made.manifest["proven"]["at"],
-                made.manifest["number"],
-                (made.manifest["previous"] or {}).get("manifest_digest"),
+                manifest["created_at"],
+                manifest["proven"]["at"],
+                manifest["number"],
+                (manifest["previous"] or {}).get("manifest_digest"),
             ),
         )
         audit.record(connection, "back up", made.backup_id, "backup proven by a restore", after=made.manifest_digest)
-    release_id = plan.held[-1][1].release_id
     receipts.write(
         workspace,
-        release_id,
+        manifest["tables"][-1]["release_id"],
         "backup",
         outcome="DONE",
         inputs={"digests": digests},
         summary={
             "backup_id": made.backup_id,
             "bytes": made.bytes,
-            "restores": plan.restores.release_id,
-            "restore_s": made.manifest["proven"]["seconds"],
-            "rto": made.manifest["rto"],
-            "rpo": made.manifest["rpo"],
+            "restores": manifest["restores"]["release_id"],
+            "restore_s": manifest["proven"]["seconds"],
+            "rto": manifest["rto"],
+            "rpo": manifest["rpo"],
         },
         seconds=seconds,
     )

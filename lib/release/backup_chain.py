@@ -21,6 +21,13 @@ def registered(connection: Connection) -> list[dict[str, Any]]:
     )
 
 
+def identity_of(connection: Connection) -> str:
+    """By which backups tell this database from others; in the caller's transaction."""
+    found = postgres.one(connection, "SELECT system_id::text AS id FROM golive.identity")
+    assert found is not None, "create_state writes the row"
+    return str(found["id"])
+
+
 def following(rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, str] | None]:
     """The number of the next backup, and ``{backup_id, manifest_digest}`` of the one before it; None for the first."""
     if not rows:

@@ -47,11 +47,16 @@ def listing(workspace: Workspace) -> list[dict[str, Any]]:
 def chain_breaks(workspace: Workspace, connection: Connection) -> list[str]:
     """What is wrong with the chain of the backups that were made from this database and stand here."""
     with connection:
-        rows = backup_chain.registered(connection)
+        rows, identity = backup_chain.registered(connection), backup_chain.identity_of(connection)
     standing = [item for item in backup_files.every(workspace) if not isinstance(item, tuple)]
     there = {item.backup_id: item.manifest_digest for item in standing}
     chained = {item.backup_id: (item.manifest["previous"] or {}).get("manifest_digest") for item in standing}
-    return backup_chain.breaks(rows, there, chained)
+    recorded = {row["backup_id"] for row in rows}
+    unrecorded = [item for item in standing if item.manifest["identity"] == identity and item.backup_id not in recorded]
+    return [
+        *backup_chain.breaks(rows, there, chained),
+        *(f"{item.backup_id} is not on record; make backup records it if it follows the last one" for item in unrecorded),
+    ]
 
 
 def listing_text(rows: list[dict[str, Any]], breaks: Sequence[str] = ()) -> str:

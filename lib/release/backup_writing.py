@@ -20,7 +20,7 @@ from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import pretty_json, sha256_file, write_text
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, probes, restore_script, row_blocks, snapshot
+from lib.release import backup_chain, backup_files, probes, restore_script, row_blocks, snapshot
 from lib.release.table_copies import Part, columns_of, copy_out, documents_content, parts_of, rows_content
 
 # Small, read by people and by a restore: as JSON.
@@ -36,6 +36,7 @@ _CONFIG_FILES = (
     "embedders.yaml",
     "index.yaml",
     "monitoring.yaml",
+    "backup.yaml",
 )
 WORKERS = 2
 
@@ -163,9 +164,7 @@ class Writing:
 
     def _facts(self) -> dict[str, Any]:
         server = postgres.one(self.connection, postgres.read_sql(__file__, "server_facts"))
-        identity = postgres.one(self.connection, "SELECT system_id::text AS id FROM golive.identity")
-        assert identity is not None
-        return {"server": server, "identity": identity["id"]}
+        return {"server": server, "identity": backup_chain.identity_of(self.connection)}
 
     def _write_texts(self, state: dict[str, Any]) -> None:
         failpoints.reach("backup.texts")

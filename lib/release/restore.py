@@ -23,7 +23,7 @@ from lib.platform.commit import committing
 from lib.platform.errors import IntegrityMismatch, Refused
 from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
-from lib.release import backup_files, restore_loading
+from lib.release import backup_chain, backup_files, restore_loading
 from lib.release.backup_files import Backup
 from lib.release.catching_up import COMMAND
 from lib.release.health import count_vector_indexes
@@ -109,17 +109,16 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
 def require_own(connection: Connection, backup: Backup, *, another_allowed: bool) -> None:
     """Raises Refused where the backup was made of another database, unless that was asked for."""
     with connection:
-        here = postgres.one(connection, "SELECT system_id::text AS id FROM golive.identity")
+        here = backup_chain.identity_of(connection)
         known = find_release(connection, backup.manifest["restores"]["release_id"]) is not None
-    assert here is not None, "create_state writes the row"
     identity = backup.manifest["identity"]
-    own = known if identity is None else identity == here["id"]  # a backup of an earlier format does not say
+    own = known if identity is None else identity == here  # a backup of an earlier format does not say
     if not own and not another_allowed:
         server = backup.manifest["server"]
         raise Refused(
             f"backup {backup.backup_id} was made of another database",
             detail=f"of {server['database']} on PostgreSQL {server['postgresql']}, system {identity or 'unknown'};"
-            f" this one is {here['id']}",
+            f" this one is {here}",
             hint="if that is what you want, on a new machine for one: add --from-another-system",
         )
 

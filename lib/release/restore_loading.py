@@ -83,6 +83,7 @@ class Loading:
     def take_over(self, loads: list[str]) -> None:
         """Makes what was lost part of the state, in the caller's transaction; what is there stays as it is."""
         if "release record" in loads:
+            self._load_audit_log()  # first: what is done here is recorded after what the backup's log says
             self._load_record()
         if "documents" in loads:
             self._load_documents()
@@ -90,7 +91,7 @@ class Loading:
             self._take_table()
         if "release record" in loads:
             self._load_changes()
-            self._load_audit_log()
+            self._load_judgements()
 
     def clear_away(self) -> None:
         """Removes what was loaded and not taken over, by this run or one that was killed."""
@@ -197,6 +198,11 @@ class Loading:
                 return
             source = sql.SQL(", ").join(sql.SQL("NULL") if c == "seen" else sql.Identifier(c) for c in columns)
             self._insert(name, columns, source, sql.SQL("WHERE release_id = {}").format(sql.Literal(self.release_id)))
+
+    def _load_judgements(self) -> None:
+        """What models replied: each cost a call, and a verdict is computed again out of them."""
+        if columns := self._open("judgements"):
+            self._insert("judgements", columns, _names(columns), sql.SQL(""))
 
     def _load_audit_log(self) -> None:
         """Goes on with the backup's log where there is none yet."""

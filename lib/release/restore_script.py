@@ -9,7 +9,8 @@ from typing import Any
 from lib.index import seal
 
 _HEAD = """#!/bin/sh
-# Restores backup {backup_id} into new tables, with psql, zstd and python3 alone. Nothing that stands is touched:
+# Restores the chunk tables of backup {backup_id}, and nothing else of it, into new tables, with psql, zstd and
+# python3 alone. Nothing that stands is touched:
 # a table whose name is taken makes the script stop before it writes. The pointer is not moved; that is done by
 #   scripts/restore_production_state.py --backup-id {backup_id}
 # Usage: DATABASE_URL=postgresql://... sh restore.sh

@@ -14,13 +14,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from lib.platform import embedded
 from lib.release import backup
 from tests.benchmarks.harness import PROJECT, Comparison, Run, alternate, fastest, median_s
 from tests.benchmarks.large_release import Server, server
 
 ROWS, FEW = 50_000, 5_000
-OURS, PROVEN, DEFAULT = "ours, files on disk", "ours, with the proof", "pg_dump -Fc"
+OURS, PROVEN, DEFAULT, PIPED = "ours, files on disk", "ours, with the proof", "pg_dump -Fc", "pg_dump | zstd -3"
 _PEERS = {
     DEFAULT: ["-Fc"],
     "pg_dump -Fc -Z1": ["-Fc", "-Z1"],
@@ -31,16 +33,16 @@ _PEERS = {
 
 def run() -> list[Comparison]:
     with server(ROWS) as place:
-        runs = alternate(
-            {PROVEN: lambda: _ours(place), **{name: _dump(place, options) for name, options in _PEERS.items()}}
-        )
+        peers = {name: _dump(place, options) for name, options in _PEERS.items()}
+        runs = alternate({PROVEN: lambda: _ours(place), **peers, PIPED: lambda: _piped(place)})
         peak_mib = _peak_mib()
     runs += [Run(OURS, run.facts["files_s"], {"mib": run.facts["mib"]}) for run in runs if run.system == PROVEN]
     with server(FEW):
         few_mib = _peak_mib()
     ours_mib = _mib(runs, OURS)
-    no_larger = [name for name in _PEERS if _mib(runs, name) <= ours_mib * 1.01]
-    quickest = fastest(runs, no_larger or list(_PEERS))
+    dumps = [*_PEERS, PIPED]
+    no_larger = [name for name in dumps if _mib(runs, name) <= ours_mib * 1.01]
+    quickest = fastest(runs, no_larger or dumps)
     return [
         _compared(runs, "backup, speed", median_s(runs, DEFAULT) / median_s(runs, OURS), 15, DEFAULT, (OURS, DEFAULT)),
         _compared(runs, "backup, size", _mib(runs, DEFAULT) / ours_mib, 1 / 0.85, DEFAULT, (OURS, DEFAULT)),
@@ -50,7 +52,7 @@ def run() -> list[Comparison]:
             median_s(runs, quickest) / median_s(runs, OURS),
             1,
             quickest,
-            (OURS, *_PEERS),
+            (OURS, *dumps),
         ),
         _compared(
             runs,
@@ -87,6 +89,17 @@ def _ours(place: Server) -> Mapping[str, Any]:
     }
     shutil.rmtree(made.folder)
     return facts
+
+
+def _piped(place: Server) -> Mapping[str, Any]:
+    target = place.workspace.local / "dump.zst"
+    chosen = [part for table in (place.release.table_name, f"{place.release.table_name}_terms") for part in ("-t", table)]
+    process = subprocess.Popen([embedded.client("pg_dump"), "-Fc", "-Z0", *chosen, "-d", place.url], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with target.open("wb") as stream:
+        zstandard.ZstdCompressor(level=3, threads=-1).copy_stream(process.stdout, stream)
+    assert process.wait() == 0
+    return {"mib": size_mib(target)}
 
 
 def _dump(place: Server, options: list[str]) -> Callable[[], Mapping[str, Any]]:

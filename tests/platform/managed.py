@@ -93,6 +93,7 @@ def running() -> Iterator[Managed]:
         _create_cluster(binaries, folder, port)
         started.append(_as_server_user([str(binaries / "postgres"), "-D", str(folder / "data")], folder))
         _await(port, started[-1], folder)
+        _await_queries(folder, port)
         write_pooler_settings(folder, port, pooled_port)
         environment = {**os.environ, "LD_LIBRARY_PATH": libraries} if libraries else None
         started.append(_as_server_user([pooler, str(folder / "pgbouncer.ini")], folder, environment))
@@ -273,6 +274,19 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def _await_queries(folder: Path, port: int) -> None:
+    """A server that starts takes connections before it takes queries."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            psycopg2.connect(host=str(folder), port=port, user="postgres", dbname="postgres").close()
+            return
+        except psycopg2.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _await(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:

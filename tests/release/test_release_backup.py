@@ -26,7 +26,7 @@ from tests.release.staged import SECOND_LOCKED, files_below, lock
 FIRST, SECOND = "document_chunks_2026_01_02_030405_v1", "document_chunks_2026_01_03_030405_v1"
 _CONFIGS = ("active_config.json", "candidate.yaml", "gates.yaml", "evaluation.yaml", "checklist.yaml", "embedders.yaml")
 ROLE = "backup_that_cannot_be_proven"
-_CONFIGS += ("index.yaml", "monitoring.yaml")
+_CONFIGS += ("index.yaml", "monitoring.yaml", "backup.yaml")
 
 
 def test_a_backup_holds_tables_documents_state_configs_and_a_script(second):

@@ -57,7 +57,10 @@ def test_one_that_was_replaced_is_noticed(live, three):
 
 def test_a_record_that_was_taken_out_of_the_database_is_noticed(live, three):
     live.execute("DELETE FROM golive.backups WHERE backup_id = %s", (three[1].backup_id,))
-    assert breaks(live) == [f"before {three[2].backup_id} a backup is missing on record"]
+    assert breaks(live) == [
+        f"before {three[2].backup_id} a backup is missing on record",
+        f"{three[1].backup_id} is not on record; make backup records it if it follows the last one",
+    ]
 
 
 def test_the_list_says_what_is_broken_and_exits_with_14(live, three, run_script):
@@ -106,3 +109,13 @@ def test_a_backup_without_a_signature_is_restored_unless_one_is_required(live):
     assert "UNSIGNED" in backup_signature.require(live.workspace, made, required=False)
     with pytest.raises(Refused, match="not signed by a trusted key"):
         backup_signature.require(live.workspace, made, required=True)
+
+
+def test_one_that_was_proven_and_not_recorded_when_its_run_was_killed_is_recorded_by_the_next(live, run_script):
+    assert run_script("backup_production_state", GOLIVE_FAILPOINT="backup.register=kill").code == -9
+    recorded = {row["backup_id"] for row in live.ask("SELECT backup_id FROM golive.backups")}
+    (killed,) = [item for item in backup_files.every(live.workspace) if item.backup_id not in recorded]
+    assert breaks(live) == [f"{killed.backup_id} is not on record; make backup records it if it follows the last one"]
+    made = backup.create(live.workspace, live.connection)
+    assert made.manifest["previous"] == {"backup_id": killed.backup_id, "manifest_digest": killed.manifest_digest}
+    assert breaks(live) == []

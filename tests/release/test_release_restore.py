@@ -538,3 +538,28 @@ def assert_restored(project: Project, before: int) -> None:
     assert (project.pointer().generation, release.table_name) == (before + 1, f"{TABLE}_r1")
     assert content(project, release.table_name).digest == release.content_digest
     assert store.read_active(project.workspace) == LockedConfig.from_dict(release.config).in_production(True)
+
+
+def test_a_new_machine_goes_on_with_the_audit_log_of_the_backup(live, empty_database):
+    made = backup.create(live.workspace, live.connection)
+    entries = "SELECT seq, hash FROM golive.audit_log ORDER BY seq"
+    before = live.ask(entries)[: made.manifest["state_tables"]["audit_log"]["rows"]]
+    with opened(live, empty_database) as elsewhere:
+        apply(elsewhere, made)
+        after = elsewhere.ask(entries)
+        assert after[: len(before)] == before and len(after) > len(before) > 3
+        assert elsewhere.ask("SELECT golive.audit_break() AS place") == [{"place": None}]
+
+
+def test_a_new_machine_answers_from_the_documents_that_had_changed_since_the_seal(live, empty_database):
+    live.execute(
+        "INSERT INTO golive.release_documents (release_id, doc_id, sealed_digest, doc_digest, chunks)"
+        " VALUES (%s, 'corpus/new.md', NULL, '\\x01', 0)",
+        (live.live_id(),),
+    )
+    made = backup.create(live.workspace, live.connection)
+    with opened(live, empty_database) as elsewhere:
+        apply(elsewhere, made)
+        query = "SELECT release_id, doc_id, sealed_digest FROM golive.release_documents ORDER BY doc_id"
+        assert [str(row) for row in elsewhere.ask(query)] == [str(row) for row in live.ask(query)]
+        assert elsewhere.ask("SELECT origin, seen FROM golive.coverage") == [{"origin": "seal", "seen": None}]
