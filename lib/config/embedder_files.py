@@ -41,6 +41,7 @@ class RemoteSettings:
     format: str = "openai"
     region: str = ""
     api_key_variable: str = ""
+    allow_internal: bool = False
     requests_per_second: float = 10.0
     max_in_flight: int = 4
     batch_size: int = 32
