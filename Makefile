@@ -133,11 +133,12 @@ db-stop: $(CORE) ## stop the embedded PostgreSQL
 setup: $(EVAL) ## install everything that a release needs
 setup-core: $(CORE) ## install what an incident needs (seconds, no torch)
 
-lint: $(DEV) ## style, types, imports
+lint: $(DEV) ## style, types, imports, known traps of security
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/bandit -q -c pyproject.toml -r lib scripts
 
 test: $(DEV) ## all tests, against a real PostgreSQL
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile  # a thread a worker: more would spin for the same two cores

@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = build_parser().parse_args()
     from lib.platform import embedded
-    from lib.platform.postgres import address
+    from lib.platform.postgres import address, client_environment
 
     workspace = Workspace.find()
     if args.action == "stop":
@@ -33,14 +33,7 @@ def main() -> int:
     if args.action == "url":
         cli.emit(args, {"url": url}, url)
         return 0
-    from psycopg2.extensions import parse_dsn
-
-    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-    names |= {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
-    settings = {
-        names[key]: value for key, value in parse_dsn(url).items() if key in names
-    }  # not on the command line: ps shows it
-    return subprocess.call([str(embedded.client("psql"))], env={**os.environ, **settings})
+    return subprocess.call([str(embedded.client("psql"))], env={**os.environ, **client_environment(url)})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from lib.platform.errors import ConfigInvalid
+from lib.platform.errors import ConfigInvalid, holds_password, names_secret
 from lib.platform.files import read_text
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
@@ -43,7 +43,7 @@ def load(path: Path, what: str) -> YamlFile:
         NotFound: there is no such file.
         ConfigInvalid: it is not strict YAML, or not a mapping; file and line are named.
     """
-    text = read_text(path, what)
+    text = read_text(path, what)  # a config is copied into backups and evidence: what holds a secret is refused here
     try:
         node = yaml.compose(text, Loader=_PlainLoader)
         for event in yaml.parse(text, Loader=_PlainLoader):
@@ -81,11 +81,22 @@ def _value(node: yaml.Node, path: Path, dotted: str, lines: dict[str, int]) -> A
                 raise ConfigInvalid(f"{path}:{line}: duplicate key {key!r}", detail=f"first on line {lines[inner]}")
             lines[inner] = line
             found[key] = _value(value_node, path, inner, lines)
+            if names_secret(key) and isinstance(found[key], str) and found[key]:
+                raise _secret_inside(f"{path}:{line}", inner)
         return found
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, path, f"{dotted}.{index}", lines) for index, item in enumerate(node.value)]
     assert isinstance(node, yaml.ScalarNode)
+    if holds_password(node.value):
+        raise _secret_inside(f"{path}:{_line(node.start_mark)}", dotted)
     return scalar(node.value, f"{path}:{_line(node.start_mark)}") if node.style is None else node.value
+
+
+def _secret_inside(where: str, dotted: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"{where}: {dotted} holds a password or key, and configs are copied into backups and evidence",
+        hint="give secrets in environment variables, or in files that <NAME>_FILE names",
+    )
 
 
 def _line(mark: Any) -> int:

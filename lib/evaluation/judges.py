@@ -168,6 +168,7 @@ def _client(
             seed=environment.seed,
             max_tokens_name=values["max_tokens_name"],
             api_key_variable=values["api_key_variable"],
+            allow_internal=values.get("allow_internal", False),
             audit_file=audit_file,
             limiter=limiter,
             slots=slots,

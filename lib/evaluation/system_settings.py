@@ -68,6 +68,7 @@ def make_system(workspace: Workspace, values: Mapping[str, Any]) -> System:
             key_variable=values["key_variable"],
             key_header=values["key_header"],
             version=values["version"],
+            allow_internal=values.get("allow_internal", False),
         )
     limits = CommandLimits(
         values["timeout_s"], values["start_timeout_s"], values["attempts"], values["max_in_flight"], max_reply_bytes

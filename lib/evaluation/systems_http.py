@@ -40,6 +40,7 @@ class HttpSystem:
         key_variable: str = "",
         key_header: str = "Authorization",
         version: str = "",
+        allow_internal: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """``key_variable`` is the environment's; ``version``: what else decides its answers, in the user's words."""
@@ -55,6 +56,7 @@ class HttpSystem:
             max_in_flight=limits.max_in_flight,
             api_key_variable=key_variable,
             api_key_header=key_header,
+            allow_internal=allow_internal,
         )
 
     def answer(self, query_id: str, query: str) -> Answered:

@@ -149,7 +149,7 @@ def apply(connection: Connection, replacement: Replacement, vectors: dict[str, N
         hidden = [(release.release_id, version.doc_id) for version in versions if version.hides]
         execute_values(cursor, "INSERT INTO golive.superseded (release_id, doc_id) VALUES %s", hidden)
         values = [_values(row, replacement, vectors[row.chunk_id]) for row in replacement.rows]
-        execute_values(cursor, f"INSERT INTO golive.changed_chunks ({_COLUMNS}) VALUES %s", values)
+        execute_values(cursor, f"INSERT INTO golive.changed_chunks ({_COLUMNS}) VALUES %s", values)  # nosec B608  # constants of this module; values are parameters
         own = [row.doc_id for row in replacement.rows if row.chunk_id not in replacement.instead_of]
         covered = [(release.release_id, v.doc_id, v.digest, own.count(v.doc_id)) for v in versions]
         execute_values(cursor, postgres.read_sql(__file__, "cover_document"), covered)

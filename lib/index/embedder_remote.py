@@ -135,7 +135,9 @@ def _http(files: EmbedderFiles, remote: RemoteSettings) -> Ask:
     from lib.platform.http import HttpLimits, JsonService
 
     limits = HttpLimits(remote.requests_per_second, remote.max_in_flight, remote.timeout_s, remote.attempts)
-    service = JsonService(remote.url, limits, api_key_variable=remote.api_key_variable)
+    service = JsonService(
+        remote.url, limits, api_key_variable=remote.api_key_variable, allow_internal=remote.allow_internal
+    )
 
     def openai(texts: Sequence[str], kind: str) -> list[Any]:
         answer = service.post({"model": remote.model, "input": list(texts), "encoding_format": "float"})

@@ -83,7 +83,7 @@ def hold_table(connection: Connection, release_id: str) -> None:
 
 def read_pointer(connection: Connection, *, lock: bool = False) -> Pointer:
     """The pointer; with ``lock`` its row is locked until the transaction ends."""
-    row = postgres.one(connection, "SELECT * FROM golive.pointer" + (" FOR UPDATE" if lock else ""))
+    row = postgres.one(connection, "SELECT * FROM golive.pointer" + (" FOR UPDATE" if lock else ""))  # nosec B608  # constants of this module; values are parameters
     assert row is not None, "create_state writes the row"
     release = get_release(connection, row["release_id"]) if row["release_id"] else None
     return Pointer(row["generation"], release, row["moved_at"], row["moved_by"], row["reason"])

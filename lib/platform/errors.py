@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 
 class ExitCode(IntEnum):
@@ -113,22 +117,114 @@ _PASSWORDS = re.compile(
     re.IGNORECASE,
 )
 _SECRET_NAME = re.compile(
-    r"(^|_)(\w*PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_KEY|PRIVATE_KEY)(_|$)|(^|_)PASS$|_PWD$|(SIGNING|BACKUP)_KEY$",
+    r"(^|_)(\w*PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS)(_|$)"
+    r"|(^|_)PASS$|_PWD$|(SIGNING|BACKUP|ENCRYPTION)_KEY$",
     re.IGNORECASE,
 )
+_WEBHOOK_NAME = re.compile(r"(^|_)WEBHOOK(_URL)?$", re.IGNORECASE)
+_AWS_ASSIGNMENT = re.compile(r"^\s*aws_(?:secret_access_key|session_token|access_key_id)\s*=\s*(\S+)", re.MULTILINE)
 _SHORTEST_SECRET = 6
+_SHORTEST_LINE = 16  # of a key in lines: base64 lines are longer, and a shorter last one tells little
+_LONGEST_SECRET_FILE_BYTES = 1 << 16
+_FILE = "_FILE"
 
 
 def secrets_of_environment(environ: dict[str, str] | None = None) -> list[str]:
-    """Secret values the environment holds, longest first: by the variable's name, or as the password of an address."""
+    """Secret values the environment holds or names as a file, longest first.
+
+    They are known by the variable's name (``*_TOKEN``, ``*_TOKEN_FILE``), as the password of an address, as the path of a
+    webhook, and out of libpq's password file and AWS's credentials file, where the environment names one.
+    """
     found: set[str] = set()
     for name, value in (os.environ if environ is None else environ).items():
+        found.update(_secrets_of(name, value))
+    return sorted((s for s in found if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def _secrets_of(name: str, value: str) -> Iterator[str]:
+    if name in ("PGPASSFILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        content = _content_of(value)
+        yield from _AWS_ASSIGNMENT.findall(content)
+        if name == "PGPASSFILE":
+            yield from (
+                re.sub(r"\\(.)", r"\1", line.split(":")[-1]) for line in content.splitlines() if line.count(":") >= 4
+            )
+    elif name.endswith(_FILE):
+        if content := _content_of(value):
+            yield from _secrets_of(name.removesuffix(_FILE), content)
+    else:
         if _SECRET_NAME.search(name):
-            found.add(value)
+            yield value
+            lines = value.splitlines()
+            yield from (line for line in lines if len(lines) > 1 and len(line) >= _SHORTEST_LINE and "-----" not in line)
+        if _WEBHOOK_NAME.search(name):
+            parts = urlsplit(value)
+            yield from (value, parts.path.strip("/"), parts.query, parts.path.rpartition("/")[2])
         for match in _PASSWORDS.finditer(value):
             secret = (match["in_url"] or match["in_query"] or match["in_dsn"]).strip("'")
-            found |= {secret, unquote(secret)}
-    return sorted((s for s in found if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
+            yield from (secret, unquote(secret))
+
+
+def _content_of(path: str) -> str:
+    """The text of a file that holds a secret; nothing where it cannot be read: whoever needs it says so."""
+    try:
+        found = Path(path).stat()
+        return _read_secret(path, found.st_mtime_ns, found.st_size) if Path(path).is_file() else ""
+    except (OSError, ValueError):
+        return ""
+
+
+@lru_cache(maxsize=64)
+def _read_secret(path: str, changed_ns: int, size: int) -> str:
+    with Path(path).open("rb") as stream:
+        return stream.read(_LONGEST_SECRET_FILE_BYTES).decode(errors="replace").strip()
+
+
+def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """The secret in the variable ``name``, or in the file that ``<name>_FILE`` names; empty where neither is set.
+
+    Raises:
+        ConfigInvalid: both are set, or the file holds nothing. NotFound: it cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    value, file = environ.get(name, "").strip(), environ.get(name + _FILE, "")
+    if not file:
+        return value
+    if value:
+        raise ConfigInvalid(f"{name} and {name}{_FILE} are both set", hint="unset one of them")
+    try:
+        content = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or "not text").lower()
+        raise NotFound(f"the file in {name}{_FILE} cannot be read: {file}", detail=reason) from None
+    if not content:
+        raise ConfigInvalid(f"the file in {name}{_FILE} is empty: {file}")
+    return content
+
+
+def holds_password(text: str) -> bool:
+    """Whether a text holds the password of an address or a DSN, or a key that is known by its form."""
+    return bool(_PASSWORDS.search(text) or _KEY_FORMS.search(text))
+
+
+def names_secret(key: str) -> bool:
+    """Whether something called ``key`` would hold a secret itself, not the name of its variable, file or header."""
+    return bool(_SECRET_NAME.search(key)) and not re.search(r"_(variable|file|header|name)$", key, re.IGNORECASE)
+
+
+_KEY_FORMS = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"
+)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it stands, and as addresses, JSON, Python and base64 write it."""
+    yield secret
+    yield from (quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1])
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    encoded = base64.b64encode(secret.encode(errors="surrogateescape")).decode()
+    yield from (encoded, encoded.rstrip("="), encoded.translate({43: "-", 47: "_"}))
 
 
 def redact(text: str) -> str:
@@ -138,7 +234,8 @@ def redact(text: str) -> str:
 
 def redactor() -> Callable[[str], str]:
     """``redact`` for many texts: the environment is looked through once."""
-    secrets = secrets_of_environment()
+    forms = {form for secret in secrets_of_environment() for form in _forms(secret)}
+    secrets = sorted(forms, key=len, reverse=True)
 
     def clean(text: str) -> str:
         text = _PASSWORDS.sub(r"\g<url>\g<query>\g<dsn>***", text)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from lib.platform.errors import Unavailable, redact
+from lib.platform.errors import Unavailable, redact, secret
 from lib.platform.model_client import PassingTrouble, RateLimiter
 
 _RETRIED_STATUS = {408, 425, 429, *range(500, 600)}
@@ -48,8 +47,8 @@ class JsonEndpoint:
     """One address that takes JSON by POST and answers JSON, asked once a call. Threads may share it.
 
     ``api_key_variable`` names the environment variable whose value is sent as a bearer token, or as it stands in another
-    header, ``api_key_header``. It is read for each request and kept nowhere. Redirects are not followed: the key is for
-    this address.
+    header, ``api_key_header``. It (or the file in ``<variable>_FILE``) is read for each request and kept nowhere. Redirects
+    are not followed: the key is for this address. Internal addresses are refused without ``allow_internal``.
 
     Args:
         timeout_s: to connect, and between two parts of an answer.
@@ -66,8 +65,9 @@ class JsonEndpoint:
         max_in_flight: int,
         api_key_variable: str = "",
         api_key_header: str = "Authorization",
+        allow_internal: bool = False,
     ) -> None:
-        import urllib3
+        from lib.platform import http_targets
 
         self._url = url
         self.where = urlsplit(url).netloc.rpartition("@")[2]
@@ -76,14 +76,14 @@ class JsonEndpoint:
         self._max_bytes = max_bytes
         self._api_key_variable = api_key_variable
         self._api_key_header = api_key_header
-        self._pool = urllib3.PoolManager(maxsize=max_in_flight, retries=False)
+        self._pool = http_targets.pool(max_in_flight=max_in_flight, allow_internal=allow_internal)
 
     def post(self, content: bytes) -> Any:
         """The JSON value that answers ``content``.
 
         Raises:
             PassingTrouble: no JSON answer, for a reason that may pass.
-            Unavailable: there is no key to send. RequestRefused: a status that will not pass.
+            Unavailable: there is no key to send. Refused: an internal address. RequestRefused: a status that will not pass.
         """
         import urllib3
 
@@ -107,13 +107,20 @@ class JsonEndpoint:
             raise PassingTrouble(f"{type(error).__name__}: {self._shown(str(error))}") from error
         if reply.status == 200:
             return self._value_of(body, reply.headers.get("Content-Type", ""))
-        problem = f"status {reply.status}: {self._shown(body.decode(errors='replace'))}"
+        problem = f"status {reply.status}{self._elsewhere(reply)}: {self._shown(body.decode(errors='replace'))}"
         asked_s = _retry_after_s(reply)
         if reply.status not in _RETRIED_STATUS or asked_s > _LONGEST_WAIT_ASKED_S:
             raise RequestRefused(
                 f"{self.where} refused the request", status=reply.status, detail=problem, hint=self._hint(reply.status)
             )
         raise PassingTrouble(problem, asked_s)
+
+    def _elsewhere(self, reply: Any) -> str:
+        """Which host a redirect names; its path and query may hold secrets."""
+        if not 300 <= reply.status < 400:
+            return ""
+        host = urlsplit(urljoin(self._url, reply.headers.get("Location", ""))).netloc.rpartition("@")[2]
+        return f", a redirect to {self._shown(host)} that is not followed"
 
     def _body_of(self, reply: Any, began: float) -> bytes:
         parts, size = [], 0
@@ -149,7 +156,7 @@ class JsonEndpoint:
         return headers
 
     def _key(self) -> str:
-        return os.environ.get(self._api_key_variable, "").strip() if self._api_key_variable else ""
+        return secret(self._api_key_variable) if self._api_key_variable else ""
 
     def _shown(self, text: str) -> str:
         """The start of what a service said, without secrets: its key goes by whatever name its variable has."""
@@ -172,6 +179,7 @@ class JsonService:
         limits: HttpLimits,
         *,
         api_key_variable: str = "",
+        allow_internal: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._endpoint = JsonEndpoint(
@@ -181,6 +189,7 @@ class JsonService:
             max_bytes=_LONGEST_ANSWER_BYTES,
             max_in_flight=limits.max_in_flight,
             api_key_variable=api_key_variable,
+            allow_internal=allow_internal,
         )
         self._limits = limits
         self._sleep = sleep

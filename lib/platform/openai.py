@@ -28,6 +28,7 @@ class ChatClient:
         seed: int,
         max_tokens_name: str = "max_tokens",
         api_key_variable: str = "",
+        allow_internal: bool = False,
         audit_file: Path | None = None,
         limiter: RateLimiter | None = None,
         slots: threading.Semaphore | None = None,
@@ -55,6 +56,7 @@ class ChatClient:
             max_bytes=_LONGEST_ANSWER_BYTES,
             max_in_flight=limits.max_in_flight,
             api_key_variable=api_key_variable,
+            allow_internal=allow_internal,
         )
 
     def complete(self, prompt: str, *, purpose: str) -> Reply:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,16 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.platform import tls
-from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable, redact
+from lib.platform.errors import (
+    ConfigInvalid,
+    GoliveError,
+    IntegrityMismatch,
+    NotFound,
+    Refused,
+    Unavailable,
+    redact,
+    secret,
+)
 from lib.platform.workspace import Workspace
 
 SCHEMA_VERSION = 5
@@ -25,6 +33,17 @@ OLDEST_PGVECTOR = (0, 7)
 IDENTIFIER_LIMIT_BYTES = 63
 # Where the address does not say. A network on the way forgets a silent connection in minutes; systems ask after two hours.
 _CONNECT_DEFAULTS = {"connect_timeout": 10, "keepalives_idle": 60, "keepalives_interval": 20, "keepalives_count": 6}
+_ADDRESS_FORM = "postgresql://user@host:5432/name"
+# https://www.postgresql.org/docs/current/libpq-envars.html
+_CLIENT_VARIABLES = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME", "connect_timeout": "PGCONNECT_TIMEOUT"} | {
+    name: f"PG{name.replace('_', '').upper()}"
+    for name in (
+        *("host", "hostaddr", "port", "user", "password", "passfile", "service", "options", "sslmode", "sslrootcert"),
+        *("sslcert", "sslkey", "sslcrl", "sslcrldir", "sslsni", "sslcompression", "require_auth", "channel_binding"),
+        *("requirepeer", "krbsrvname", "gsslib", "gssencmode", "client_encoding"),
+        *("target_session_attrs", "load_balance_hosts", "ssl_min_protocol_version", "ssl_max_protocol_version"),
+    )
+}
 _SEARCH_PATH = re.compile(r"(?:^|\s)(?:-c\s*|--)search_path=((?:\\.|\S)*)")
 _SEARCH_PATH_OF_ROLE = "give it to the role instead: ALTER ROLE name SET search_path = golive, public"
 
@@ -33,8 +52,8 @@ _DOCUMENT_COLUMNS = {"id", "source", "path", "title", "sections", "content", "sh
 
 
 def address(workspace: Workspace) -> str:
-    """``DATABASE_URL``, or the address of the embedded PostgreSQL, which is started if it is not running."""
-    url = os.environ.get("DATABASE_URL", "")
+    """``DATABASE_URL``, or what is in ``DATABASE_URL_FILE``, or the embedded PostgreSQL, started where needed."""
+    url = secret("DATABASE_URL")
     if url:
         return url
     from lib.platform import embedded
@@ -55,7 +74,7 @@ def connect(url: str, purpose: str) -> Connection:
         tls.require_verified(asked)
         connection: Connection = psycopg2.connect(**asked)
     except psycopg2.ProgrammingError as error:
-        raise ConfigInvalid("DATABASE_URL is not a PostgreSQL address", hint="postgresql://user@host:5432/name") from error
+        raise ConfigInvalid("DATABASE_URL is not a PostgreSQL address", hint=_ADDRESS_FORM) from error
     except psycopg2.OperationalError as error:
         raise _refusal(url, str(error)) from None
     if connection.server_version < OLDEST_SERVER:
@@ -75,6 +94,22 @@ def beside(connection: Connection, purpose: str) -> Connection:
     """Another connection to the same database, as the same role; raises as ``connect``."""
     asked = {**connection.info.dsn_parameters, "password": connection.info.password or None}
     return connect(psycopg2.extensions.make_dsn(**{name: value for name, value in asked.items() if value}), purpose)
+
+
+def client_environment(url: str) -> dict[str, str]:
+    """What libpq's programs need to reach ``url``, as environment variables: a command line is shown to all by ps.
+
+    Raises:
+        ConfigInvalid: the address cannot be understood, or a setting of it has no variable.
+    """
+    try:
+        settings = psycopg2.extensions.parse_dsn(url)
+    except psycopg2.ProgrammingError:
+        raise ConfigInvalid("DATABASE_URL is not a PostgreSQL address", hint=_ADDRESS_FORM) from None
+    settings = {name: value for name, value in settings.items() if not name.startswith(("keepalives", "tcp_"))}
+    if unknown := sorted(settings.keys() - _CLIENT_VARIABLES.keys()):
+        raise ConfigInvalid(f"psql takes no {unknown[0]} from the environment", hint="leave it out of DATABASE_URL")
+    return {_CLIENT_VARIABLES[name]: value for name, value in settings.items()}
 
 
 def has_own_session(connection: Connection) -> bool:

@@ -21,7 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from lib.platform.errors import ConfigInvalid, GoliveError, NotFound, Refused
+from lib.platform.errors import ConfigInvalid, GoliveError, NotFound, Refused, secret
 from lib.platform.files import canonical_json, read_json, read_text, writing
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def load_signer(environ: Mapping[str, str]) -> CryptoSigner | None:
     """The signing key that the environment names; None where it names none.
 
     ``GOLIVE_SIGNING_KEY_FILE`` is a PEM file that its owner alone may read, ``GOLIVE_SIGNING_KEY`` a PEM or the base64 of
-    the 32 secret bytes; ``GOLIVE_SIGNING_KEY_PASSPHRASE`` opens an encrypted PEM.
+    the 32 secret bytes; ``GOLIVE_SIGNING_KEY_PASSPHRASE`` (or ``_FILE``) opens an encrypted PEM.
 
     Raises:
         ConfigInvalid: both are set, or what is there is no Ed25519 key. NotFound, Unavailable: the file.
@@ -65,7 +65,7 @@ def load_signer(environ: Mapping[str, str]) -> CryptoSigner | None:
     if text and file:
         raise ConfigInvalid(f"{SIGNING_KEY} and {SIGNING_KEY_FILE} are both set", hint="unset one of them")
     where = f"the file in {SIGNING_KEY_FILE}" if file else SIGNING_KEY
-    private = _private_key(_private_text(Path(file)) if file else text, environ.get(PASSPHRASE, ""), where)
+    private = _private_key(_private_text(Path(file)) if file else text, secret(PASSPHRASE, environ), where)
     from securesystemslib.signer import CryptoSigner
 
     return CryptoSigner(private, _named(private.public_key()))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree  # nosec B405  # writes XML, reads none
 
 from lib.platform.errors import VERDICT_CODES, ExitCode, redact
 from lib.platform.files import writing

@@ -215,7 +215,7 @@ def _git(workspace: Workspace) -> dict[str, Any]:
 
 def _git_says(workspace: Workspace, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(workspace.root), *arguments], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(["git", "-C", str(workspace.root), *arguments], capture_output=True, text=True, timeout=30)  # nosec B607  # git as the user's PATH has it
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

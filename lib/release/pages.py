@@ -41,7 +41,7 @@ def as_code(value: Any) -> Any:
     from markupsafe import Markup
 
     text = " ".join(redact(str(value)).split()).replace("`", "'").replace("|", "/")
-    return Markup(f"`{text or ' '}`")
+    return Markup(f"`{text or ' '}`")  # nosec B704  # of a Markdown page, where a code span holds no markup
 
 
 def _breakable(value: str) -> Any:
@@ -54,7 +54,7 @@ def _breakable(value: str) -> Any:
 def _environment(*, autoescape: bool, finalize: Any) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    environment = Environment(  # nosec B701  # on for HTML; Markdown has letters of its own (finalize)
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=autoescape,
         undefined=StrictUndefined,

@@ -349,7 +349,7 @@ def test_what_a_remote_embedder_is_decides_its_hash_and_how_it_is_asked_does_not
         ("url: http://127", "url: ftp://127", r"embedders\.yaml:3: mine\.url must match"),
         ("dimension: 16", "dimension: 0", r"embedders\.yaml:5: mine\.dimension must be at least 1"),
         ("dimension: 16", "dimension: 16\n  batch_size: 0", r"mine\.batch_size must be at least 1"),
-        ("http://127", "http://me:secret@127", "the url of the embedder mine holds a password"),
+        ("http://127", "http://me:secret@127", r"mine\.url holds a password or key"),
     ],
 )
 def test_a_mistake_in_a_remote_embedder_is_named(old: str, new: str, complaint: str, remote: Workspace) -> None:

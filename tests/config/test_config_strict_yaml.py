@@ -224,3 +224,32 @@ class _QuotingDumper(yaml.SafeDumper):
 
 
 _QuotingDumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password: hunter22",
+        "db_password: 'hunter22'",
+        "api_key: hunter22",
+        "url: https://someone:hunter22@host/x",
+        "dsn: host=h password=hunter22",
+        "command: [ask, --url, 'redis://:hunter22@h']",
+        "id: AKIAHUNTERHUNTERHUNT",
+        'key: "sk-hunter22hunter22hunter22"',
+    ],
+)
+def test_a_secret_in_a_config_is_refused_and_not_repeated(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"first: 1\nsystem:\n  {line}\n")
+    with pytest.raises(ConfigInvalid) as caught:
+        strict_yaml.load(path, "config")
+    assert f"{path}:3: system." in caught.value.message
+    assert "holds a password or key" in caught.value.message
+    assert "hunter" not in str(caught.value.to_dict()).lower()
+
+
+def test_the_name_of_a_secrets_variable_is_no_secret(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("api_key_variable: OPENAI_API_KEY\nmax_tokens: 5\nkey_header: X-Token\npassword: null\n")
+    assert strict_yaml.load(path, "config").values["api_key_variable"] == "OPENAI_API_KEY"

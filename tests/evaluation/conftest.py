@@ -92,7 +92,7 @@ class Chat:
     service: Service = field(default_factory=lambda: Service(path="/v1"))
 
     def client(self, model_id: str = "model-1", seed: int = 42) -> ChatClient:
-        return ChatClient(model_id, self.url, _LIMITS, seed=seed, sleep=lambda _: None)
+        return ChatClient(model_id, self.url, _LIMITS, seed=seed, allow_internal=True, sleep=lambda _: None)
 
     @property
     def prompts(self) -> list[str]:

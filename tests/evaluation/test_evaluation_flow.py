@@ -167,7 +167,7 @@ def test_an_endpoint_that_fails_on_some_cases_leaves_those_unscored_and_never_pa
 
     with serving(Service(answer=answer)) as service:
         limits = HttpLimits(timeout_s=20, attempts=2, max_in_flight=3, max_reply_bytes=10_000)
-        system = HttpSystem("rag", service.url, limits, sleep=lambda _: None)
+        system = HttpSystem("rag", service.url, limits, allow_internal=True, sleep=lambda _: None)
         found = measure(system, _cases(tmp_path, 12), tmp_path / "out")
         assert len(service.requests) == 12 + 2  # each of the two a second time
     assert found.unscored == {"q0001", "q0005"}

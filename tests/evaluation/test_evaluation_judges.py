@@ -276,6 +276,7 @@ def openai(
     loaded = settings(workspace, repeats=repeats)
     served = {
         "base_url": url,
+        "allow_internal": True,
         "api_key_variable": api_key_variable,
         "reader_model": "reader",
         "judge_model": "judge",

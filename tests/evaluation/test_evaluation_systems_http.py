@@ -27,7 +27,7 @@ class Endpoint(Service):
 
     def system(self, attempts: int = 2, timeout_s: float = 20, max_in_flight: int = 1, **named: Any) -> HttpSystem:
         limits = HttpLimits(timeout_s, attempts, max_in_flight, 10_000)
-        return HttpSystem("rag", self.url, limits, sleep=lambda _: None, **named)
+        return HttpSystem("rag", self.url, limits, allow_internal=True, sleep=lambda _: None, **named)
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def test_an_answer_that_does_not_come_in_time_is_none(endpoint: Endpoint, slow: 
 
 def test_nobody_there_is_a_reason_too() -> None:
     limits = HttpLimits(1, 1, 1, 1000)
-    found = HttpSystem("rag", "http://127.0.0.1:1/answer", limits, sleep=lambda _: None).answer("q1", "?")
+    found = HttpSystem("rag", "http://127.0.0.1:1/answer", limits, allow_internal=True, sleep=lambda _: None).answer(
+        "q1", "?"
+    )
     assert "NewConnectionError" in found.problem or "refused" in found.problem
 
 

@@ -79,7 +79,7 @@ def make_embedder(service: Service) -> Callable[..., RemoteEmbedder]:
     def make(provider: str = "http", query_prompt: str = "", document_prompt: str = "", **changes: Any) -> RemoteEmbedder:
         given = {"provider": provider, "model": "small", "url": service.url + "/v1/embeddings" * (provider == "http")}
         quick = {"requests_per_second": 10_000.0, "batch_size": 3, "timeout_s": 20.0, "attempts": 1, "region": "us-east-1"}
-        remote = RemoteSettings(**{**given, **quick, **changes})
+        remote = RemoteSettings(**{"allow_internal": True, **given, **quick, **changes})
         digest = f"{abs(hash((provider, str(changes)))):064x}"[:64]
         files = EmbedderFiles(
             "far", Path("/"), DIMENSION, 100, 100, query_prompt, document_prompt, "counts", "0" * 64, digest, remote
@@ -242,7 +242,8 @@ def test_what_a_service_answered_is_kept_in_the_cache(service, make_embedder, co
 
 
 def test_a_candidate_names_a_service_and_the_runtime_that_goes_with_it(workspace, service):
-    entry = f"mine:\n  provider: http\n  url: {service.url}/e\n  model: m\n  dimension: 4\n  max_sequence_length: 512\n"
+    entry = f"mine:\n  provider: http\n  url: {service.url}/e\n  allow_internal: true\n  model: m\n  dimension: 4\n"
+    entry += "  max_sequence_length: 512\n"
     with (workspace.configs / "embedders.yaml").open("a") as stream:
         stream.write(entry + "  tokenizer: all-MiniLM-L6-v2\n  attempts: 1\n")
     candidate = workspace.configs / "candidate.yaml"

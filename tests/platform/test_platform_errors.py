@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -181,3 +182,62 @@ def test_a_secret_that_begins_like_another_is_hidden_whole(monkeypatch: pytest.M
     monkeypatch.setenv("A_TOKEN", "abcdef")
     monkeypatch.setenv("B_TOKEN", "abcdefgh")
     assert redact("abcdefgh") == "***"
+
+
+@pytest.mark.parametrize("name", ["DB_PASSWORD", "GOLIVE_SIGNING_KEY", "GOLIVE_BACKUP_KEY", "GOLIVE_WEBHOOK_URL"])
+def test_a_secret_in_a_file_is_hidden_and_the_files_name_is_not(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "named-file"
+    path.write_text("correct-horse\n")
+    monkeypatch.setenv(f"{name}_FILE", str(path))
+    assert redact(f"{path} says correct-horse") == f"{path} says ***"
+    path.write_text("another-horse")
+    assert redact("another-horse") == "***"
+
+
+def test_each_line_of_a_key_in_a_file_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "MC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF"
+    (tmp_path / "key").write_text(f"-----BEGIN PRIVATE KEY-----\n{line}\n-----END PRIVATE KEY-----\n")
+    monkeypatch.setenv("GOLIVE_SIGNING_KEY_FILE", str(tmp_path / "key"))
+    assert redact(f"key: {line}") == "key: ***"
+
+
+def test_passwords_of_libpq_s_and_aws_s_own_files_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pgpass").write_text("# a comment\ndb:5432:*:app:correct\\:horse\n")
+    (tmp_path / "aws").write_text("[default]\naws_secret_access_key = battery-staple\n")
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws"))
+    assert redact("horse battery-staple") == "horse ***"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "correct horse/\u00e9'\"",
+        "correct%20horse%2F%C3%A9%27%22",
+        "correct+horse%2F%C3%A9%27%22",
+        "correct horse/\\u00e9'\\\"",
+        "correct horse/\u00e9\\'\"",
+        "Y29ycmVjdCBob3JzZS/DqSci",
+        "Y29ycmVjdCBob3JzZS_DqSci",
+    ],
+)
+def test_a_secret_is_hidden_however_it_is_written(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "correct horse/\u00e9'\"")
+    assert redact(f"<{form}>") == "<***>"
+
+
+def test_a_secret_is_given_in_a_variable_or_in_a_file_never_in_both(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("from file\n")
+    assert errors.secret("X", {"X": " plain "}) == "plain"
+    assert errors.secret("X", {"X_FILE": str(file)}) == "from file"
+    assert errors.secret("X", {}) == ""
+    with pytest.raises(errors.ConfigInvalid, match="X and X_FILE are both set"):
+        errors.secret("X", {"X": "plain", "X_FILE": str(file)})
+    with pytest.raises(errors.NotFound, match="the file in X_FILE cannot be read"):
+        errors.secret("X", {"X_FILE": str(tmp_path / "none")})
+    file.write_text("\n")
+    with pytest.raises(errors.ConfigInvalid, match="is empty"):
+        errors.secret("X", {"X_FILE": str(file)})

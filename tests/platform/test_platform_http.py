@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
+from lib.platform import http
 from lib.platform.errors import Unavailable
-from lib.platform.http import HttpLimits, JsonService
+from lib.platform.http import HttpLimits
 from tests.json_service import Service, serving
 
+JsonService = partial(http.JsonService, allow_internal=True)
 _LIMITS = HttpLimits(requests_per_second=10_000, max_in_flight=4, timeout_s=20, attempts=4)
 
 
