@@ -153,7 +153,7 @@ def plan(
     for kind, name in names.items():
         if recorded.get(kind) != name:
             statements.append(
-                f"INSERT INTO golive.roles VALUES ({_literal(kind)}, {_literal(name)})"
+                f"INSERT INTO golive.roles VALUES ({_literal(kind)}, {_literal(name)})"  # nosec B608 - both are quoted as literals; --dry-run shows the very statement
                 " ON CONFLICT (kind) DO UPDATE SET name = excluded.name"
             )
     return Plan(dict(names), statements, _notes(names, things, stopped), stopped)
