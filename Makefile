@@ -29,6 +29,7 @@ CORE    := $(VENV)/.core
 EVAL    := $(VENV)/.eval
 DEV     := $(VENV)/.dev
 BENCHED := $(VENV)/.bench
+AUDIT   := $(VENV)/.audit
 # ENV counts on the command line alone: many shells set one of that name for other reasons.
 export GOLIVE_ENV := $(if $(filter command,$(origin ENV)),$(ENV),$(GOLIVE_ENV))
 export CORPUS CASES BACKUP REASON Q A B HTML RELEASE PAIRS WICE SYSTEM BASELINE TRIALS  # recipes read them from the environment, so that quotes in them do no harm
@@ -38,7 +39,7 @@ GOLIVE_STEPS := sync lock ingest manifest health evaluate backup validate promot
 
 .DEFAULT_GOAL := help
 .PHONY: help golive evaluate-system rollback backup backups report compare history calibrate optimize status monitor catch-up query lock ingest manifest health evaluate validate promote \
-        stop resume judge-report setup setup-core db-url db-shell db-stop lint test faults bench clean purge requirements
+        stop resume judge-report setup setup-core db-url db-shell db-stop lint audit test faults bench clean purge requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -140,7 +141,10 @@ lint: $(DEV) ## style, types, imports, known traps of security
 	@$(VENV)/bin/lint-imports
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r lib scripts
 
-test: $(DEV) ## all tests, against a real PostgreSQL
+audit: $(AUDIT) ## known vulnerabilities of the pinned packages; fails where it could not look
+	@$(RUN) scripts/audit_dependencies.py
+
+test: $(DEV) $(AUDIT) ## all tests, against a real PostgreSQL
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile  # a thread a worker: more would spin for the same two cores
 
 faults: $(DEV) ## the fault matrix: kills, full disks, lost lines; writes the table in docs/promises.md
@@ -164,6 +168,7 @@ requirements: ## resolve the pinned versions anew (needs pip-tools)
 	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/core.txt --extra eval -o requirements/eval.txt pyproject.toml
 	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/eval.txt --extra dev -o requirements/dev.txt pyproject.toml
 	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/eval.txt -c requirements/dev.txt --extra bench -o requirements/bench.txt pyproject.toml
+	pip-compile -q --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-options -c requirements/eval.txt -c requirements/dev.txt --extra audit -o requirements/audit.txt pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/*.txt
 
 $(CORE): requirements/core.txt pyproject.toml
@@ -177,6 +182,11 @@ $(CORE): requirements/core.txt pyproject.toml
 $(EVAL): requirements/eval.txt $(CORE)
 	@echo "setting up $(VENV) (eval packages: models and metrics; a few minutes, once)" >&2
 	@$(PIP) -r requirements/eval.txt
+	@touch $@
+
+$(AUDIT): requirements/audit.txt $(CORE)
+	@echo "setting up $(VENV) (pip-audit)" >&2
+	@$(PIP) -r requirements/audit.txt
 	@touch $@
 
 $(DEV): requirements/dev.txt $(EVAL)
