@@ -12,6 +12,7 @@ from lib.release.steps import STEPS
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_"))
 READ_ONLY = {
+    "audit_dependencies",
     "compare_releases",
     "database",
     "judge_report",
@@ -105,3 +106,13 @@ def test_the_scripts_of_the_specification_are_there():
         "verify_release",
         "resume_operations",
     } <= set(NAMES)
+
+
+def test_no_archive_is_ever_unpacked_by_path():
+    """Backups and evidence are folders of listed files; what unpacks archives writes wherever the archive says."""
+    for path in [*(SCRIPTS.parent / "lib").rglob("*.py"), *SCRIPTS.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            assert not {"tarfile", "zipfile"} & {module, *names}, path
+            assert "unpack_archive" not in names and getattr(node, "attr", "") != "unpack_archive", path
