@@ -69,9 +69,9 @@ def connected(connection: Any, *, allow_internal: bool) -> socket.socket:
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
         if problem := problem_with(address, allow_internal=allow_internal):
-            shown = f"{host}: {address} is {problem}" if host != address else f"{address} is {problem}"
+            shown = f"{host} ({address})" if host != address else address
             hint = "allow_internal: true in the config of this service, if it is meant" if problem == "internal" else ""
-            raise Refused(f"no request may go to {shown}", hint=hint)
+            raise Refused(f"no request may go to {shown}, which is {problem}", hint=hint)
     failed: OSError = OSError("it has no address")
     for address in addresses:
         try:

@@ -147,6 +147,14 @@ def find_backup(workspace: Workspace, backup_id: str, place: Path | None = None)
     return backup
 
 
+def state_of(backup: Backup) -> dict[str, Any]:
+    """What ``state.json`` says; raises IntegrityMismatch where it is not the file that was written."""
+    path, item = backup.folder / "state.json", backup.manifest["files"].get("state.json")
+    if item is None or not path.is_file() or sha256_file(path) != item["sha256"]:
+        raise IntegrityMismatch(f"backup {backup.backup_id}: state.json was changed since it was made", hint=_ANOTHER)
+    return dict(read_json(path, "backup state"))
+
+
 def verify_files(backup: Backup) -> None:
     """Checks every file against the manifest.
 

@@ -21,7 +21,6 @@ from lib.index.seal import Content, content_of
 from lib.platform import failpoints, postgres
 from lib.platform.commit import committing
 from lib.platform.errors import IntegrityMismatch, Refused
-from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
 from lib.release import backup_chain, backup_files, restore_loading
 from lib.release.backup_files import Backup
@@ -205,7 +204,7 @@ def _require_passed(connection: Connection, backup: Backup, release_id: str) -> 
     Raises:
         Refused: it was never live, and its newest verdict is not PASS.
     """
-    then = read_json(backup.folder / "state.json", "backup state")
+    then = backup_files.state_of(backup)
     records = [row for row in then["releases"] if row["release_id"] == release_id]
     here = find_release(connection, release_id)
     states = {row["state"] for row in records} | ({here.state} if here else set())

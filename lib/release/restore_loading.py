@@ -21,8 +21,8 @@ from lib.index.releases import adopt, find_release
 from lib.index.seal import seal
 from lib.platform import audit, failpoints, postgres
 from lib.platform.errors import IntegrityMismatch
-from lib.platform.files import read_json
 from lib.platform.workspace import Workspace
+from lib.release import backup_files
 from lib.release.backup_files import Backup
 from lib.release.backup_writing import WORKERS
 from lib.release.snapshot import Crew, pin
@@ -109,8 +109,7 @@ class Loading:
         return release.locked_config if release else LockedConfig.from_dict(self._record()["config"])
 
     def _record(self) -> dict[str, Any]:
-        state = read_json(self.backup.folder / "state.json", "backup state")
-        for row in state["releases"]:
+        for row in backup_files.state_of(self.backup)["releases"]:
             if row["release_id"] == self.release_id:
                 return dict(row)
         raise IntegrityMismatch(

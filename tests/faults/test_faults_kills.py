@@ -33,6 +33,11 @@ ELSEWHERE = {
     "s3": "tests/platform/test_platform_s3.py",
     "store": "tests/platform/test_platform_stores.py",
 }
+# Reached only while somebody else does something: a lock on the audit log, a query in flight.
+ELSEWHERE_PLACES = {
+    "traffic.record": "tests/scripts/test_scripts_traffic.py",
+    "traffic.terminate": "tests/scripts/test_scripts_traffic.py",
+}
 NAMES = killing.names_in_code()
 FILE_STEPS = {
     "lock": "lock.kill",
@@ -68,6 +73,8 @@ def test_every_place_in_the_code_has_a_step_that_is_killed_at_it() -> None:
     for prefix in {_prefix(name) for name in NAMES} & ELSEWHERE.keys():
         text = (PROJECT / ELSEWHERE[prefix]).read_text(encoding="utf-8")
         assert "KILLED" in text or (f"{prefix}." in text and "=kill" in text), f"nothing kills at {prefix}."
+    for place, file in ELSEWHERE_PLACES.items():
+        assert f'"{place}=kill"' in (PROJECT / file).read_text(encoding="utf-8"), f"nothing kills at {place}"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ def test_every_place_in_the_code_has_a_step_that_is_killed_at_it() -> None:
     [
         pytest.param(name, marks=pytest.mark.fault(STEPS_OF[_prefix(name)][1]))
         for name in NAMES
-        if _prefix(name) in STEPS_OF
+        if _prefix(name) in STEPS_OF and name not in ELSEWHERE_PLACES
     ],
 )
 def test_killed_at_a_step_boundary_all_holds_and_the_same_command_ends_it(

@@ -105,14 +105,14 @@ def test_a_name_whose_second_answer_is_internal_is_refused_on_a_new_connection(
     _answers(monkeypatch, port, ["127.0.0.1"], ["169.254.169.254"])
     client = JsonService(f"http://rag.example:{port}/x", _LIMITS, allow_internal=True)
     client.post({})
-    with pytest.raises(Refused, match=r"rag\.example: 169\.254\.169\.254 is link-local"):
+    with pytest.raises(Refused, match=r"rag\.example \(169\.254\.169\.254\), which is link-local"):
         client.post({})
     assert len(service.requests) == 1
 
 
 def test_a_name_with_one_internal_address_among_public_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _answers(monkeypatch, 80, ["8.8.8.8", "10.0.0.1"])
-    with pytest.raises(Refused, match=r"10\.0\.0\.1 is internal"):
+    with pytest.raises(Refused, match=r"10\.0\.0\.1\), which is internal"):
         JsonService("http://rag.example/x", _LIMITS).post({})
 
 

@@ -412,14 +412,17 @@ def test_without_targets_nothing_is_copied(local: Backup, workspace: Workspace) 
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ({"url": "s3://AKIA:hunter2secret@bucket/x"}, "has credentials in an address"),
-        ({"url": "s3://bucket", "endpoint": "https://user:hunter2secret@host"}, "has credentials in an address"),
+        ({"url": "s3://AKIA:hunter2secret@bucket/x"}, "targets.offsite.url holds a password"),
+        (
+            {"url": "s3://bucket", "endpoint": "https://user:hunter2secret@host"},
+            "targets.offsite.endpoint holds a password",
+        ),
         (
             {"url": "s3://bucket", "endpoint": "https://host/?X-Amz-Signature=hunter2secret"},
             "has credentials in an address",
         ),
-        ({"url": "s3://bucket", "secret_access_key": "hunter2secret"}, "unknown key 'secret_access_key'"),
-        ({"url": "s3://bucket", "password": "hunter2secret"}, "unknown key 'password'"),
+        ({"url": "s3://bucket", "secret_access_key": "hunter2secret"}, "targets.offsite.secret_access_key holds a"),
+        ({"url": "s3://bucket", "password": "hunter2secret"}, "targets.offsite.password holds a"),
         ({"url": "s3://bucket", "endpoint": "http://store.example.com"}, "would send backups readable"),
         ({"url": "s3://bucket", "endpoint": "store.example.com"}, "is not an http address"),
         ({"url": "s3://Bucket"}, "is not s3://bucket/prefix"),

@@ -220,7 +220,7 @@ def test_a_stop_survives_a_restart_of_the_database(tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize(
     ("damage", "failing"),
     [
-        ("DROP INDEX {table}_hnsw", "answers"),
+        ("DROP INDEX {table}_hnsw", "no valid vector index"),
         ("DELETE FROM {table} WHERE chunk_index = 0", "is damaged"),
     ],
 )

@@ -75,6 +75,28 @@ def test_a_kill_leaves_queries_open_or_stopped_and_the_next_stop_is_whole(url, b
     assert (state(url), taken(url)) == ("stopped", 1)
 
 
+def test_a_kill_before_queries_in_flight_are_ended_leaves_queries_stopped_and_the_next_stop_ends_them(url):
+    with closing(psycopg2.connect(url)) as client:
+        with client.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM document_chunks_384")
+        assert script("emergency_stop", "--force", GOLIVE_FAILPOINT="traffic.terminate=kill")[0] == -9
+        assert state(url) == "stopped"
+        code, said = script("emergency_stop", "--force")
+        assert (code, said["ended"]) == (0, 1)
+
+
+def test_a_kill_before_a_stop_is_recorded_leaves_queries_stopped_and_the_next_stop_records_it(url):
+    recorded = "SELECT FROM golive.audit_log WHERE action = 'stop queries'"
+    with closing(psycopg2.connect(url)) as holder:
+        with holder.cursor() as cursor:
+            cursor.execute("LOCK TABLE golive.audit_log IN SHARE ROW EXCLUSIVE MODE")
+        assert script("emergency_stop", GOLIVE_FAILPOINT="traffic.record=kill")[0] == -9
+        assert state(url) == "stopped"
+    assert script("emergency_stop")[0] == 0
+    with closing(postgres.connect(url, "test")) as connection, connection:
+        assert len(postgres.every(connection, recorded)) == 1
+
+
 def state(url: str) -> str:
     with closing(postgres.connect(url, "test")) as connection:
         return traffic.read(connection).state
