@@ -14,6 +14,11 @@ def timestamp(moment: datetime | None = None) -> str:
     return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment_of(text: str) -> datetime:
+    """What ``timestamp`` wrote."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def age(since: datetime, until: datetime) -> str:
     """A short duration: ``12 s``, ``5 min``, ``3 h``, ``4 d``."""
     seconds = max(0, int((until - since).total_seconds()))

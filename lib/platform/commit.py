@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager, suppress
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import make_dsn, parse_dsn
 
 from lib.platform import postgres
 from lib.platform.errors import GoliveError, Unavailable
@@ -23,7 +22,7 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.address = _address_of(connection)
+        self.address = postgres.address_of(connection)
 
     @contextmanager
     def reading_back(self) -> Iterator[Connection]:
@@ -118,12 +117,6 @@ def _end_idle(connection: Connection, xid: str) -> None:
             " WHERE backend_xid = %s::xid8::xid AND state LIKE 'idle in transaction%%'",
             (xid,),
         )
-
-
-def _address_of(connection: Connection) -> str:
-    """Where an open connection leads, so that there is a way back when it is lost."""
-    parameters = {**parse_dsn(connection.dsn), "password": connection.info.password or None}  # hidden in the dsn
-    return str(make_dsn(**{name: value for name, value in parameters.items() if value is not None}))
 
 
 def _connect(address: str) -> Connection:

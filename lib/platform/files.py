@@ -83,6 +83,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(folder: Path) -> None:
+    """Puts on disk which files a folder and those below it hold."""
+    for inner in (path for path in folder.rglob("*") if path.is_dir()):
+        sync_folder(inner)
+    sync_folder(folder)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     with atomic_file(path) as stream:
         stream.write(content)

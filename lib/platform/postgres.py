@@ -92,8 +92,21 @@ def connect(url: str, purpose: str) -> Connection:
 
 def beside(connection: Connection, purpose: str) -> Connection:
     """Another connection to the same database, as the same role; raises as ``connect``."""
-    asked = {**connection.info.dsn_parameters, "password": connection.info.password or None}
-    return connect(psycopg2.extensions.make_dsn(**{name: value for name, value in asked.items() if value}), purpose)
+    return connect(address_of(connection), purpose)
+
+
+def address_of(connection: Connection) -> str:
+    """Where an open connection leads, so that there is a way back when it is lost."""
+    hidden = {"password": connection.info.password or None}  # in the dsn
+    asked = {**psycopg2.extensions.parse_dsn(connection.dsn), **hidden}
+    return str(psycopg2.extensions.make_dsn(**{name: value for name, value in asked.items() if value is not None}))
+
+
+def current_schema(connection: Connection) -> str:
+    """Where new tables go. The caller owns the transaction."""
+    found = one(connection, "SELECT current_schema() AS name")
+    assert found is not None
+    return str(found["name"])
 
 
 def client_environment(url: str) -> dict[str, str]:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from psycopg2.extensions import connection as Connection
 from lib.config import store
 from lib.index.releases import Release, find_release, read_pointer
 from lib.index.seal import content_of
-from lib.platform import audit, failpoints, postgres
-from lib.platform.clock import now
+from lib.platform import audit, clock, failpoints, postgres
 from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound
-from lib.platform.files import sync_folder, write_json, writing
+from lib.platform.files import sync_folder, sync_tree, write_json, writing
 from lib.platform.workspace import Workspace
 from lib.release import attesting, backup_chain, backup_files, backup_proof, backup_signature, receipts
 from lib.release.backup_files import Backup
@@ -72,7 +70,7 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
     started = time.monotonic()
     plan, signer = plan_backup(workspace, connection), attesting.signer()
     _record_unrecorded(workspace, connection)
-    backup_id = backup_files.new_id(now())
+    backup_id = backup_files.new_id(clock.now())
     folder = workspace.backups / f"{backup_files.INCOMPLETE}{backup_id}"
     failpoints.reach("backup.begin")
     with writing(folder):
@@ -88,9 +86,7 @@ def create(workspace: Workspace, connection: Connection) -> Backup:
             failpoints.reach("backup.manifest")
             write_json(folder / backup_files.MANIFEST, manifest)
             backup_signature.sign(Backup(backup_id, folder, manifest), signer)
-            for inner in (path for path in folder.rglob("*") if path.is_dir()):
-                sync_folder(inner)
-            sync_folder(folder)
+            sync_tree(folder)
             failpoints.reach("backup.publish")
             folder.rename(workspace.backups / backup_id)
             sync_folder(workspace.backups)
@@ -153,7 +149,7 @@ def _recovery_point(workspace: Workspace, manifest: dict[str, Any]) -> dict[str,
     if manifest["previous"] is None:
         return {"since_previous_s": None, "documents_changed": None}
     row = manifest["previous"]["backup_id"]
-    made = datetime.fromisoformat(manifest["created_at"].replace("Z", "+00:00"))
+    made = clock.moment_of(manifest["created_at"])
     try:
         before = backup_files.read(workspace, row)
     except GoliveError:  # its folder is elsewhere, or gone: its id says when it was made
@@ -213,9 +209,10 @@ def _candidate(workspace: Workspace, connection: Connection) -> Release | None:
 def _record_unrecorded(workspace: Workspace, connection: Connection) -> None:
     """Records what an earlier run had made and proven when it was killed; only what follows the last backup on record."""
     with connection:
-        number, previous = backup_chain.following(backup_chain.registered(connection))
-        identity = backup_chain.identity_of(connection)
-    for made in backup_files.every(workspace):
+        rows = backup_chain.registered(connection)
+        number, previous = backup_chain.following(rows)
+        identity, known = backup_chain.identity_of(connection), {row["backup_id"] for row in rows}
+    for made in backup_files.every(workspace, but=known):
         if isinstance(made, tuple):
             continue
         said = made.manifest

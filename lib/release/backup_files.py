@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lib.config import schemas
+from lib.platform import clock
 from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, NotFound, UsageError
 from lib.platform.files import read_json, sha256_file
 from lib.platform.workspace import Workspace
@@ -33,7 +35,7 @@ class Backup:
 
     @property
     def created_at(self) -> datetime:
-        return datetime.fromisoformat(self.manifest["created_at"].replace("Z", "+00:00"))
+        return clock.moment_of(self.manifest["created_at"])
 
     @property
     def bytes(self) -> int:
@@ -148,11 +150,29 @@ def find_backup(workspace: Workspace, backup_id: str, place: Path | None = None)
 
 
 def state_of(backup: Backup) -> dict[str, Any]:
-    """What ``state.json`` says; raises IntegrityMismatch where it is not the file that was written."""
-    path, item = backup.folder / "state.json", backup.manifest["files"].get("state.json")
-    if item is None or not path.is_file() or sha256_file(path) != item["sha256"]:
-        raise IntegrityMismatch(f"backup {backup.backup_id}: state.json was changed since it was made", hint=_ANOTHER)
-    return dict(read_json(path, "backup state"))
+    """What ``state.json`` says; raises as ``listed``."""
+    return dict(read_json(listed(backup, "state.json"), "backup state"))
+
+
+def listed(backup: Backup, name: str) -> Path:
+    """Where a file of a backup stands, which is the one that the manifest lists.
+
+    Raises:
+        IntegrityMismatch: it is missing, changed, or no plain file.
+    """
+    path, item = backup.folder / name, backup.manifest["files"].get(name)
+    wrong = ""
+    if path.is_symlink() or not path.resolve().is_relative_to(backup.folder.resolve()):
+        wrong = "is a link"
+    elif item is None or not path.exists():
+        wrong = "is missing"
+    elif not path.is_file():  # a pipe would be read for ever
+        wrong = "is no file"
+    elif path.stat().st_size != item["bytes"] or sha256_file(path) != item["sha256"]:
+        wrong = "was changed since it was made"
+    if wrong:
+        raise IntegrityMismatch(f"backup {backup.backup_id}: {name} {wrong}", hint=_ANOTHER)
+    return path
 
 
 def verify_files(backup: Backup) -> None:
@@ -161,30 +181,28 @@ def verify_files(backup: Backup) -> None:
     Raises:
         IntegrityMismatch: a file is missing, changed, added, or no plain file.
     """
-    listed = backup.manifest["files"]
+    names = backup.manifest["files"].keys()
     there = {
         path.relative_to(backup.folder).as_posix()
         for path in backup.folder.rglob("*")
         if path.is_symlink() or not (path.is_dir() or path in (backup.folder / MANIFEST, backup.folder / SIGNATURE))
     }
-    for name in sorted(there ^ listed.keys()):
-        what = "is missing" if name in listed else "does not belong to it"
+    for name in sorted(there ^ names):
+        what = "is missing" if name in names else "does not belong to it"
         raise IntegrityMismatch(f"backup {backup.backup_id}: {name} {what}", hint=_ANOTHER)
-    for name, item in sorted(listed.items()):
-        path = backup.folder / name
-        if path.is_symlink() or not path.resolve().is_relative_to(backup.folder.resolve()):
-            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is a link", hint=_ANOTHER)
-        if not path.is_file():  # a pipe would be read for ever
-            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} is no file", hint=_ANOTHER)
-        if path.stat().st_size != item["bytes"] or sha256_file(path) != item["sha256"]:
-            raise IntegrityMismatch(f"backup {backup.backup_id}: {name} was changed since it was made", hint=_ANOTHER)
+    for name in sorted(names):
+        listed(backup, name)
 
 
-def every(workspace: Workspace) -> list[Backup | tuple[str, GoliveError]]:
-    """All complete backups, newest first; a folder that cannot be read as one comes as its name and the reason."""
+def every(workspace: Workspace, but: Collection[str] = ()) -> list[Backup | tuple[str, GoliveError]]:
+    """All complete backups, newest first; a folder that cannot be read as one comes as its name and the reason.
+
+    Args:
+        but: ids that are not looked at.
+    """
     found: list[Backup | tuple[str, GoliveError]] = []
     names = os.listdir(workspace.backups) if workspace.backups.is_dir() else []
-    for name in sorted((name for name in names if not name.startswith(".")), reverse=True):
+    for name in sorted((name for name in names if not name.startswith(".") and name not in but), reverse=True):
         try:
             found.append(read(workspace, name))
         except GoliveError as error:

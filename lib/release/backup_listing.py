@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from lib.platform.clock import age, now
+from lib.platform.clock import age, moment_of, now
 from lib.platform.workspace import Workspace
 from lib.release import backup_chain, backup_files, backup_signature
 from lib.release.tables import text_table
@@ -66,7 +65,7 @@ def listing_text(rows: list[dict[str, Any]], breaks: Sequence[str] = ()) -> str:
     table = [["backup", "age", "size", "restores", "rows", "proven", "signature"]]
     for row in rows:
         if row["usable"]:
-            made = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
+            made = moment_of(row["created_at"])
             cells = [
                 age(made, now()),
                 f"{row['bytes'] / 1e6:.1f} MB",

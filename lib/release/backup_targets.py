@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from lib.platform import failpoints
 from lib.platform.errors import GoliveError, IntegrityMismatch, Refused, Unavailable
-from lib.platform.files import atomic_file, sha256_file, sync_folder, writing
+from lib.platform.files import atomic_file, sha256_file, sync_folder, sync_tree, writing
 from lib.platform.stores import BLOCK_BYTES, AlreadyThere, check_key
 from lib.platform.workspace import Workspace
 from lib.release import backup_files, target_settings
@@ -156,9 +156,7 @@ def fetch(workspace: Workspace, target: Target, backup_id: str) -> Backup:
         _drop_strangers(folder, {*listed, *_unlisted(target, found), MANIFEST})
         backup_files.verify_files(backup_files.read_folder(folder, backup_id))
         with writing(folder):
-            for each in (path for path in folder.rglob("*") if path.is_dir()):
-                sync_folder(each)
-            sync_folder(folder)
+            sync_tree(folder)
             failpoints.reach("fetch.rename")
             folder.rename(workspace.backups / backup_id)
             sync_folder(workspace.backups)

@@ -85,7 +85,7 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
         sound = standing is not None and _is_sound(connection, _as_recorded(standing, wanted))
         names_it = live is not None and live.release_id == wanted["release_id"]
         table = standing.table_name if sound and standing else _free_name(connection, wanted["release_id"])
-        there = documents_content(connection, restore_loading.target_schema(connection))
+        there = documents_content(connection, postgres.current_schema(connection))
     needed = {
         "release record": standing is None,
         "documents": there.row_count == 0 and backup.manifest["documents"]["rows"] > 0,
@@ -247,7 +247,7 @@ def _is_sound(connection: Connection, release: Release) -> bool:
 def _free_name(connection: Connection, release_id: str) -> str:
     """The first table name of the release that is free with all that is built over it: its own, then with _r1, _r2, …"""
     base = shadow_table_name(release_id.rpartition("-")[0])
-    schema = restore_loading.target_schema(connection)
+    schema = postgres.current_schema(connection)
     name, number = base, 0
     # a table that was renamed keeps its indexes, and with them the names that the new table's indexes would need
     while any(postgres.table_exists(connection, schema, taken) for taken in relations_of(name)):

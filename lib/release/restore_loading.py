@@ -34,13 +34,6 @@ SCHEMA = "golive_restoring"
 _OF_A_RELEASE = ("coverage", "release_documents", "superseded", "changed_chunks")
 
 
-def target_schema(connection: Connection) -> str:
-    """Where new tables go."""
-    found = postgres.one(connection, "SELECT current_schema() AS name")
-    assert found is not None
-    return str(found["name"])
-
-
 @dataclass(frozen=True)
 class Loading:
     """One release of a backup, on its way to become the table ``table_name``."""
@@ -148,7 +141,7 @@ class Loading:
         finish_postings(connection, terms)
 
     def _load_record(self) -> None:
-        place = {"table_schema": target_schema(self.connection), "table_name": self.table_name, "state": "sealed"}
+        place = {"table_schema": postgres.current_schema(self.connection), "table_name": self.table_name, "state": "sealed"}
         with self.connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO golive.releases SELECT * FROM jsonb_populate_record(NULL::golive.releases, %s)"
@@ -165,13 +158,13 @@ class Loading:
         entry = self.backup.manifest["documents"]
         for name in entry["files"]:
             copy_in(self.connection, sql.Identifier("documents"), entry["columns"], self.backup.folder / name)
-        if documents_content(self.connection, target_schema(self.connection)).digest != entry["digest"]:
+        if documents_content(self.connection, postgres.current_schema(self.connection)).digest != entry["digest"]:
             raise IntegrityMismatch("the documents of the backup are damaged", hint="take another one: make backups")
         audit.record(self.connection, "restore documents", "documents", self._reason, after=entry["digest"])
 
     def _take_table(self) -> None:
         """Moves the table to its place, seals it and makes it the release's."""
-        schema = target_schema(self.connection)
+        schema = postgres.current_schema(self.connection)
         with self.connection.cursor() as cursor:
             orphan = terms_of(postgres.table_identifier(schema, self.table_name))  # of a table that is gone: made anew
             cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(orphan))

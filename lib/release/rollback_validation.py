@@ -21,9 +21,9 @@ from lib.index.releases import Pointer, Release, read_pointer
 from lib.index.seal import Content, content_of
 from lib.platform import postgres
 from lib.platform.errors import GoliveError, IntegrityMismatch
-from lib.platform.files import pretty_json, sha256_file
+from lib.platform.files import pretty_json
 from lib.platform.workspace import Workspace
-from lib.release import probes
+from lib.release import backup_files, probes
 from lib.release.backup_files import Backup
 from lib.release.table_copies import documents_content
 
@@ -247,9 +247,7 @@ def _documents(live: _Live, backup: Backup) -> Check:
     """Whether the documents are the backup's: newer ones are left as they are by a rollback."""
     then = backup.manifest["documents"]
     with live.connection:
-        found = postgres.one(live.connection, "SELECT current_schema() AS name")
-        assert found is not None
-        now = documents_content(live.connection, found["name"])
+        now = documents_content(live.connection, postgres.current_schema(live.connection))
         coverage = changes.coverage_of(live.connection, live.release)
     told = (
         "the backup's" if now.digest == then["digest"] else f"{now.row_count} that differ from the backup's {then['rows']}"
@@ -274,15 +272,5 @@ def _settings(live: _Live) -> Check:
 
 
 def _listed(backup: Backup, name: str) -> str:
-    """The text of a file of a backup, where it is the one that the manifest lists.
-
-    Raises:
-        IntegrityMismatch: it is missing, a link, or was changed.
-    """
-    path, item = backup.folder / name, backup.manifest["files"].get(name)
-    where = f"backup {backup.backup_id}: {name}"
-    if item is None or path.is_symlink() or not path.is_file():
-        raise IntegrityMismatch(f"{where} is missing")
-    if path.stat().st_size != item["bytes"] or sha256_file(path) != item["sha256"]:
-        raise IntegrityMismatch(f"{where} was changed since it was made")
-    return path.read_text(encoding="utf-8")
+    """The text of a file of a backup; raises as ``backup_files.listed``."""
+    return backup_files.listed(backup, name).read_text(encoding="utf-8")

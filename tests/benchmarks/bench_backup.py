@@ -93,7 +93,7 @@ def _ours(place: Server) -> Mapping[str, Any]:
 
 def _piped(place: Server) -> Mapping[str, Any]:
     target = place.workspace.local / "dump.zst"
-    chosen = [part for table in (place.release.table_name, f"{place.release.table_name}_terms") for part in ("-t", table)]
+    chosen = _chosen(_tables(place))
     process = subprocess.Popen([embedded.client("pg_dump"), "-Fc", "-Z0", *chosen, "-d", place.url], stdout=subprocess.PIPE)
     assert process.stdout is not None
     with target.open("wb") as stream:
@@ -106,7 +106,7 @@ def _dump(place: Server, options: list[str]) -> Callable[[], Mapping[str, Any]]:
     target = place.workspace.local / "dump"
 
     def work() -> Mapping[str, Any]:
-        dump(place, target, options, place.release.table_name, f"{place.release.table_name}_terms")
+        dump(place, target, options, *_tables(place))
         return {"mib": size_mib(target)}
 
     return work
@@ -115,8 +115,15 @@ def _dump(place: Server, options: list[str]) -> Callable[[], Mapping[str, Any]]:
 def dump(place: Server, target: Path, options: list[str], *tables: str) -> None:
     """Runs pg_dump over these tables; what was at ``target`` goes."""
     shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    chosen = [part for table in tables for part in ("-t", table)]
-    subprocess.run([embedded.client("pg_dump"), *options, *chosen, "-f", target, "-d", place.url], check=True)
+    subprocess.run([embedded.client("pg_dump"), *options, *_chosen(tables), "-f", target, "-d", place.url], check=True)
+
+
+def _tables(place: Server) -> tuple[str, ...]:
+    return place.release.table_name, f"{place.release.table_name}_terms"
+
+
+def _chosen(tables: tuple[str, ...]) -> list[str]:
+    return [part for table in tables for part in ("-t", table)]
 
 
 def size_mib(path: Path) -> float:

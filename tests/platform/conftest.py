@@ -11,6 +11,9 @@ from psycopg2.extensions import connection as Connection
 
 from lib.platform import embedded, postgres
 from lib.platform.workspace import Workspace
+from tests.platform.s3_servers import real, stub
+
+__all__ = ["home", "real", "state", "state_url", "stub"]
 
 
 @pytest.fixture(scope="session")

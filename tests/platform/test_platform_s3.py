@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,28 +22,11 @@ BIG = "20260101-000000-aaaaaa/tables.zst"
 PART = 5 << 20  # the smallest that S3 takes
 
 
-@pytest.fixture(scope="module")
-def real() -> Iterator[swift.Swift]:
-    try:
-        with swift.running() as started:
-            yield started
-    except managed.Missing as missing:
-        pytest.skip(str(missing))
-
-
 @pytest.fixture
 def bucket(real: swift.Swift, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in real.environment().items():
         monkeypatch.setenv(name, value)
     return real.new_bucket()
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3_stub.Stub]:
-    for name, value in swift.Swift("", "stub-secret-key").environment().items():
-        monkeypatch.setenv(name, value)
-    with s3_stub.serving() as started:
-        yield started
 
 
 def store_of(url: str, bucket: str = "bucket-1", prefix: str = "golive/", **options: Any) -> S3Store:

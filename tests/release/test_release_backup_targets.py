@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lib.platform.workspace import Workspace
 from lib.release import backup_copies, backup_files, backup_targets, target_settings
 from lib.release.backup_copies import Target
 from lib.release.backup_files import MANIFEST, Backup
-from tests.platform import managed, s3_stub, swift
+from tests.platform import s3_stub, swift
 from tests.release.copied import KEY, clone, configure, folder_target, run_script, s3_target
 from tests.release.staged import files_below, stages
 
@@ -29,15 +29,6 @@ def made(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real backup."""
     (folder,) = (stages(server, tmp_path_factory.getbasetemp() / "stages")["ready"][1] / ".local/backups").iterdir()
     return folder
-
-
-@pytest.fixture(scope="module")
-def real() -> Iterator[swift.Swift]:
-    try:
-        with swift.running() as started:
-            yield started
-    except managed.Missing as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture
@@ -59,14 +50,6 @@ def local(made: Path, home: Workspace) -> Backup:
 @pytest.fixture
 def disk(tmp_path: Path) -> Target:
     return folder_target(tmp_path / "disk")
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3_stub.Stub]:
-    for name, value in swift.Swift("", "stub-secret-key").environment().items():
-        monkeypatch.setenv(name, value)
-    with s3_stub.serving() as started:
-        yield started
 
 
 @pytest.fixture(params=["folder", "folder encrypted", "s3", "s3 encrypted"])
