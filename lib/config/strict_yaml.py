@@ -76,12 +76,14 @@ def _value(node: yaml.Node, path: Path, dotted: str, lines: dict[str, int]) -> A
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigInvalid(f"{path}:{line}: a key must be a plain name")
             key = key_node.value
+            if holds_password(key):
+                raise _secret_inside(f"{path}:{line}", "a key")
             inner = f"{dotted}.{key}" if dotted else key
             if key in found:
                 raise ConfigInvalid(f"{path}:{line}: duplicate key {key!r}", detail=f"first on line {lines[inner]}")
             lines[inner] = line
             found[key] = _value(value_node, path, inner, lines)
-            if names_secret(key) and isinstance(found[key], str) and found[key]:
+            if names_secret(key, found[key]):
                 raise _secret_inside(f"{path}:{line}", inner)
         return found
     if isinstance(node, yaml.SequenceNode):

@@ -12,7 +12,7 @@ from lib.platform import postgres
 
 @dataclass(frozen=True)
 class Content:
-    """How many rows a chunk table has, and the digest of what they hold."""
+    """How many rows a table has, and the digest of what they hold."""
 
     row_count: int
     digest: str
@@ -22,8 +22,17 @@ def content_of(connection: Connection, schema: str, table: str) -> Content | Non
     """Counts and digests a chunk table; None where there is no such table. The caller owns the transaction."""
     if not postgres.table_exists(connection, schema, table):
         return None
-    query = postgres.compose(__file__, "content_digest", table=postgres.table_identifier(schema, table))
-    found = postgres.one(connection, query)
+    return content(connection, chunk_hashes(postgres.table_identifier(schema, table)))
+
+
+def chunk_hashes(table: sql.Identifier) -> sql.Composed:
+    """The query of the hash of every row of a chunk table."""
+    return postgres.compose(__file__, "chunk_hashes", table=table)
+
+
+def content(connection: Connection, hashes: sql.Composable) -> Content:
+    """What a query of the hash of every row comes to. The caller owns the transaction."""
+    found = postgres.one(connection, postgres.compose(__file__, "content_digest", hashes=hashes))
     assert found is not None
     return Content(found["row_count"], found["digest"])
 

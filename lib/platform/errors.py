@@ -112,7 +112,8 @@ def exit_code_table() -> str:
 # A port and a path are no password, even where an @ follows. An ampersand ends one in a query, but not one in a DSN.
 _PASSWORDS = re.compile(
     r"(?P<url>[a-z][a-z0-9+.-]{0,20}://[^\s:/@]*:)(?!\d+[/?#])(?P<in_url>[^\s@]+)(?=@)"
-    r"|(?P<query>[?&]\w*password=)(?P<in_query>[^\s&]+)"
+    r"|(?P<query>[?&](?:[\w-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|signature)|sig)=)"
+    r"(?P<in_query>[^\s&#]+)"
     r"|(?P<dsn>password\s*=\s*)(?P<in_dsn>'(?:[^'\\]|\\.)*'|\S+)",
     re.IGNORECASE,
 )
@@ -207,9 +208,17 @@ def holds_password(text: str) -> bool:
     return bool(_PASSWORDS.search(text) or _KEY_FORMS.search(text))
 
 
-def names_secret(key: str) -> bool:
-    """Whether something called ``key`` would hold a secret itself, not the name of its variable, file or header."""
-    return bool(_SECRET_NAME.search(key)) and not re.search(r"_(variable|file|header|name)$", key, re.IGNORECASE)
+def names_secret(key: str, value: object) -> bool:
+    """Whether ``value`` under ``key`` would be a secret itself: not the name of its variable, file or header, not a count."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", key)  # clientSecret, api-key
+    named = _SECRET_NAME.search(words)
+    if not named or re.search(r"_(variable|file|header|name)$", words, re.IGNORECASE):
+        return False
+    if isinstance(value, list):
+        return any(names_secret(key, item) for item in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return named.end() == len(words)  # token, not token_count
+    return isinstance(value, str) and value != ""
 
 
 _KEY_FORMS = re.compile(

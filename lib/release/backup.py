@@ -19,9 +19,9 @@ from lib.platform import audit, clock, failpoints, postgres
 from lib.platform.errors import GoliveError, IntegrityMismatch, NotFound
 from lib.platform.files import sync_folder, sync_tree, write_json, writing
 from lib.platform.workspace import Workspace
-from lib.release import attesting, backup_chain, backup_files, backup_proof, backup_signature, receipts
+from lib.release import attesting, backup_chain, backup_files, backup_signature, receipts
 from lib.release.backup_files import Backup
-from lib.release.backup_writing import WORKERS, Writing
+from lib.release.backup_writing import Writing
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ def _fill(workspace: Workspace, connection: Connection, plan: BackupPlan, backup
     found["copy_s"] = round(time.monotonic() - copying, 3)
     found |= {"number": number, "previous": previous}
     found["restores"] = {"release_id": plan.restores.release_id, "why": plan.why}
-    manifest = files.finish(found)
     try:
-        manifest["proven"] = backup_proof.prove(connection, manifest, folder, WORKERS)
+        found["proven"] = files.prove(found)
     except IntegrityMismatch as error:
         _require_sealed(connection, plan, error)
         raise
+    manifest = files.finish(found)
     manifest["rto"] = _recovery_time(plan.restores, manifest["proven"]["seconds"])
     manifest["rpo"] = _recovery_point(workspace, manifest)
     return manifest

@@ -19,7 +19,8 @@ from lib.platform.workspace import Workspace
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.intoto.json"  # beside the manifest, where there was a signing key
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
+POSTINGS_BY_BYTES = 3  # from this version on, postings are digested over their values' bytes; before, over their text
 INCOMPLETE = ".incomplete-"  # what the folder's name begins with until its manifest is there
 _ID = re.compile("[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _ANOTHER = "take another one: make backups"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,16 @@ from psycopg2.extensions import connection as Connection
 from lib.config import store
 from lib.index.bm25 import terms_of
 from lib.index.releases import Release
+from lib.index.seal import content
 from lib.platform import failpoints, postgres
 from lib.platform.clock import timestamp
 from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import pretty_json, sha256_file, write_text
 from lib.platform.lease import who
 from lib.platform.workspace import Workspace
-from lib.release import backup_chain, backup_files, probes, restore_script, row_blocks, snapshot
-from lib.release.table_copies import Part, columns_of, copy_out, documents_content, parts_of, rows_content
+from lib.release import backup_chain, backup_files, backup_proof, probes, restore_script, row_blocks, snapshot
+from lib.release.snapshot import Job
+from lib.release.table_copies import Part, columns_of, copy_out, documents_content, parts_of, row_hashes
 
 # Small, read by people and by a restore: as JSON.
 STATE = ("pointer", "traffic", "releases", "verdicts", "backups")
@@ -38,9 +40,9 @@ _CONFIG_FILES = (
     "monitoring.yaml",
     "backup.yaml",
 )
+# Of a chunk table: the vectors, which are set apart, and the text whose end the other one is, with a prefix or without.
+_FIRST = ("embedding", "embedding_text", "bm25_text")
 WORKERS = 2
-
-Job = Callable[[Connection], Any]
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Writing:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def write(self) -> dict[str, Any]:
-        """Writes every file but the manifest; returns what the manifest says of them.
+        """Writes every file but the last ones; returns what the manifest says of them.
 
         Raises:
             IntegrityMismatch: a table is not what was sealed. Unavailable: one is being changed all the time.
@@ -67,9 +69,8 @@ class Writing:
             state_tables = {name: self._state_table(name) for name in STATE_TABLES}
             entries = [*tables, *(table["postings"] for table in tables), documents, *state_tables.values()]
             parts = [(entry, part) for entry in entries for part in entry.pop("parts")]
-            jobs = [*(self._job(entry, part) for entry, part in parts), *map(self._probe, (held for _, held in self.held))]
-            done = crew.run(jobs, meanwhile=lambda: self._digest(entries))
-            for (entry, _), (name, written) in zip(parts, done[: len(parts)], strict=True):
+            done = crew.run([self._job(*part) for _, part in parts], meanwhile=lambda: self._digest(entries))
+            for (entry, (name, _)), written in zip(parts, done, strict=True):
                 self.files[name] = {"sha256": written["sha256"], "bytes": written["bytes"]}
                 entry["copied"] = entry.get("copied", 0) + written["rows"]
             for entry in entries:
@@ -77,7 +78,6 @@ class Writing:
             state = {name: self._state_rows(name) for name in STATE}
             facts = self._facts()
         self._write_texts(state)
-        self._text(probes.FILE, pretty_json(dict(done[len(parts) :])))
         return {"tables": tables, "documents": documents, "state_tables": state_tables, **facts}
 
     def _locked(self) -> list[sql.Identifier]:
@@ -98,7 +98,7 @@ class Writing:
 
     def _chunks(self, role: str, release: Release) -> dict[str, Any]:
         dimension = release.locked_config.embedder_dimension
-        columns = columns_of(self.connection, release.table_schema, release.table_name, "embedding")
+        columns = columns_of(self.connection, release.table_schema, release.table_name, _FIRST)
         return {
             "release_id": release.release_id,
             "role": role,
@@ -106,7 +106,7 @@ class Writing:
             "table": release.table_name,
             "dimension": dimension,
             "definitions": self._definitions(release.table),
-            **self._entry(release.table, columns, dimension),
+            **self._entry(Part(release.table, columns, dimension, repeats=True)),
             "postings": self._postings(release),
             "digest": release.content_digest,  # the proof holds the restored rows against it: no need to read them twice
         }
@@ -114,14 +114,14 @@ class Writing:
     def _postings(self, release: Release) -> dict[str, Any]:
         """They follow from the table, but to make them anew takes as long as its vector index. Digested by the proof."""
         terms = terms_of(release.table)
-        return self._entry(terms, columns_of(self.connection, *terms.strings), 0)
+        return self._entry(Part(terms, columns_of(self.connection, *terms.strings)))
 
     def _documents(self) -> dict[str, Any]:
         table = sql.Identifier(self.schema, "documents")
         return {
             "schema": self.schema,
             "definitions": self._definitions(table),
-            **self._entry(table, columns_of(self.connection, self.schema, "documents"), 0),
+            **self._entry(Part(table, columns_of(self.connection, self.schema, "documents"))),
             "content": partial(documents_content, self.connection, self.schema),
         }
 
@@ -129,26 +129,22 @@ class Writing:
         table = sql.Identifier("golive", name)
         columns = columns_of(self.connection, "golive", name)
         return {
-            **self._entry(table, columns, 0),
-            "content": partial(rows_content, self.connection, table, columns),
+            **self._entry(Part(table, columns)),
+            "content": partial(content, self.connection, row_hashes(table, columns)),
         }
 
-    def _entry(self, table: sql.Identifier, columns: list[str], dimension: int) -> dict[str, Any]:
-        parts = parts_of(self.connection, table, columns, dimension, WORKERS)
-        name = ".".join(table.strings if table.strings[0] == "golive" else table.strings[-1:])
+    def _entry(self, whole: Part) -> dict[str, Any]:
+        parts = parts_of(self.connection, whole, WORKERS)
+        name = ".".join(whole.table.strings if whole.table.strings[0] == "golive" else whole.table.strings[-1:])
         files = [f"tables/{name}.{number}.rows.zst" for number in range(len(parts))]
-        return {"columns": columns, "files": files, "parts": list(zip(files, parts, strict=True))}
+        return {"columns": whole.columns, "files": files, "parts": list(zip(files, parts, strict=True))}
 
     def _definitions(self, table: sql.Identifier) -> dict[str, Any] | None:
         name = table.as_string(self.connection)
         return postgres.one(self.connection, postgres.read_sql(__file__, "table_definitions"), {"table": name})
 
-    def _job(self, entry: dict[str, Any], part: tuple[str, Part]) -> Job:
-        name, pages = part
-        return lambda connection: (name, copy_out(connection, pages, self.folder / name))
-
-    def _probe(self, release: Release) -> Job:
-        return lambda connection: (release.release_id, probes.take(connection, release))
+    def _job(self, name: str, part: Part) -> Job:
+        return lambda connection: copy_out(connection, part, self.folder / name)
 
     def _digest(self, entries: Sequence[dict[str, Any]]) -> None:
         """Counts and digests what is being copied and was never sealed, out of the same snapshot, in the database."""
@@ -175,6 +171,18 @@ class Writing:
             if path.exists():
                 self._text(f"configs/{path.name}", path.read_text(encoding="utf-8"))
         self._text("row_blocks.py", Path(row_blocks.__file__).read_text(encoding="utf-8"))
+
+    def prove(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Proves what was written, and asks the sealed tables their probes meanwhile; returns ``{at, seconds}``.
+
+        Raises:
+            IntegrityMismatch: what was restored is not what was written.
+        """
+        asking: list[Job] = [partial(probes.take, release=release) for _, release in self.held]
+        proven, taken = backup_proof.prove(self.connection, found, self.folder, WORKERS, asking)
+        answers = zip((release.release_id for _, release in self.held), taken, strict=True)
+        self._text(probes.FILE, pretty_json(dict(answers)))
+        return proven
 
     def finish(self, found: dict[str, Any]) -> dict[str, Any]:
         """The manifest, whose last file is the script that is rendered from it."""

@@ -18,7 +18,7 @@ from lib.index import settings as index_settings
 from lib.index.bm25 import build_postings, create_postings, finish_postings, terms_of
 from lib.index.chunk_table import build_index, create_chunk_table
 from lib.index.releases import adopt, find_release
-from lib.index.seal import seal
+from lib.index.seal import content, seal
 from lib.platform import audit, failpoints, postgres
 from lib.platform.errors import IntegrityMismatch
 from lib.platform.workspace import Workspace
@@ -26,7 +26,7 @@ from lib.release import backup_files
 from lib.release.backup_files import Backup
 from lib.release.backup_writing import WORKERS
 from lib.release.snapshot import Crew, pin
-from lib.release.table_copies import copy_in, documents_content, rows_content
+from lib.release.table_copies import copy_in, documents_content, posting_hashes, row_hashes
 
 # What is being loaded stands here until it is taken over. Who holds the lease may take away all that an earlier run left.
 SCHEMA = "golive_restoring"
@@ -133,12 +133,17 @@ class Loading:
         create_postings(connection, terms)
         for name in entry["files"]:
             copy_in(connection, terms, entry["columns"], self.backup.folder / name)
-        pin(connection)
-        if rows_content(connection, terms, entry["columns"]).digest != entry["digest"]:
+        if content(connection, self._hashes_of_postings(terms, entry["columns"])).digest != entry["digest"]:
             raise IntegrityMismatch(
                 f"the postings of backup {self.backup.backup_id} are damaged", hint="take another one: make backups"
             )
         finish_postings(connection, terms)
+
+    def _hashes_of_postings(self, terms: sql.Identifier, columns: list[str]) -> sql.Composed:
+        if self.backup.manifest["manifest_version"] >= backup_files.POSTINGS_BY_BYTES:
+            return posting_hashes(terms)
+        pin(self.connection)
+        return row_hashes(terms, columns)
 
     def _load_record(self) -> None:
         place = {"table_schema": postgres.current_schema(self.connection), "table_name": self.table_name, "state": "sealed"}
@@ -217,7 +222,7 @@ class Loading:
             )
         for file in entry["files"]:
             copy_in(self.connection, loaded, entry["columns"], self.backup.folder / file)
-        if rows_content(self.connection, loaded, entry["columns"]).digest != entry["digest"]:
+        if content(self.connection, row_hashes(loaded, entry["columns"])).digest != entry["digest"]:
             raise IntegrityMismatch(
                 f"golive.{name} of backup {self.backup.backup_id} is damaged", hint="take another one: make backups"
             )

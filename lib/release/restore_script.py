@@ -42,6 +42,7 @@ def render(manifest: dict[str, Any]) -> str:
     names = "\n".join(_free(f"{table['table']}_restored") for table in manifest["tables"])
     parts = [_HEAD.format(backup_id=manifest["backup_id"], sums=sums, names=names)]
     create = _sql_of(seal, "create_chunk_table").replace("CREATE TABLE IF NOT EXISTS", "CREATE TABLE")
+    digest = _sql_of(seal, "content_digest")
     for table in manifest["tables"]:
         name = f'"{table["table"]}_restored"'
         parts.append(
@@ -49,7 +50,7 @@ def render(manifest: dict[str, Any]) -> str:
                 create=shlex.quote(create.format(table=name, dimension=table["dimension"])),
                 loads="\n".join(_load(name, table["columns"], file) for file in table["files"]),
                 table=shlex.quote(table["table"]),
-                digest=shlex.quote(_sql_of(seal, "content_digest").format(table=name)),
+                digest=shlex.quote(digest.format(hashes=_sql_of(seal, "chunk_hashes").format(table=name))),
                 expected=shlex.quote(f"{table['rows']}|{table['digest']}"),
             )
         )

@@ -6,6 +6,9 @@ numbers), the length of each row's tail, the tails, then every first byte of eve
 A tail is what follows a row's first field, which is the vector (pgvector's ``vector_send``: two 16-bit numbers, then float4
 values). A table without vectors has blocks of no dimensions, whose tails are whole rows after their count of fields.
 
+Where the highest bit of the head's second number is set, a tail begins with a text and, in place of a field that repeats
+its end, the size of that in bytes (a 32-bit number). Reading puts the text's end there.
+
 This file needs the standard library alone. A backup holds a copy of it, so that its tables can be read without Golive:
 ``zstd -dc FILE | python3 row_blocks.py FIELDS`` writes what COPY … FROM STDIN (FORMAT binary) takes.
 """
@@ -23,8 +26,11 @@ BLOCK_BYTES = 4 << 20  # of rows, before a block is closed
 
 _HEAD = struct.Struct("<3I")
 _COUNT = struct.Struct(">h")
+_SIZE = struct.Struct(">i")
+_REPEATED = struct.Struct(">ii")  # a field of four bytes, which are the size
 _VECTOR = struct.Struct(">iHH")  # of a field: its bytes, the vector's dimensions, two unused bytes
 _PLANES = 4
+_REPEATS = 1 << 31
 
 
 class Malformed(ValueError):
@@ -37,12 +43,14 @@ class BlockWriter:
     Args:
         hand_on: gets each block's bytes.
         dimension: of the vector that is each row's first field; 0 for a table without one.
+        repeats: each tail's second field is the size of what repeats the end of the first one.
     """
 
-    def __init__(self, hand_on: Callable[[bytes], object], dimension: int) -> None:
+    def __init__(self, hand_on: Callable[[bytes], object], dimension: int, *, repeats: bool = False) -> None:
         self.rows = 0
         self._hand_on = hand_on
         self._dimension = dimension
+        self._form = dimension | (_REPEATS if repeats else 0)
         self._skip = _COUNT.size + (_VECTOR.size if dimension else 0)
         self._tail = self._skip + 4 * dimension
         self._floats: list[bytes] = []
@@ -87,11 +95,8 @@ class BlockWriter:
         lengths = array("I", map(len, self._tails))
         if sys.byteorder == "big":
             lengths.byteswap()
-        self._hand_on(_HEAD.pack(len(lengths), self._dimension, len(tails)))
-        self._hand_on(lengths.tobytes())
-        self._hand_on(tails)
-        for plane in range(_PLANES if self._dimension else 0):
-            self._hand_on(floats[plane::_PLANES])
+        planes = [floats[plane::_PLANES] for plane in range(_PLANES if self._dimension else 0)]
+        self._hand_on(b"".join([_HEAD.pack(len(lengths), self._form, len(tails)), lengths.tobytes(), tails, *planes]))
         self._floats, self._tails, self._bytes = [], [], 0
 
 
@@ -107,7 +112,8 @@ def decode(read: Callable[[int], bytes], fields: int) -> Iterator[bytes]:
     """
     yield HEADER
     while head := _exactly(read, _HEAD.size, may_end=True):
-        rows, dimension, tail_bytes = _HEAD.unpack(head)
+        rows, form, tail_bytes = _HEAD.unpack(head)
+        dimension = form & ~_REPEATS
         lengths = array("I")
         lengths.frombytes(_exactly(read, 4 * rows))
         if sys.byteorder == "big":
@@ -116,6 +122,8 @@ def decode(read: Callable[[int], bytes], fields: int) -> Iterator[bytes]:
         if sum(lengths) != tail_bytes:
             raise Malformed("the rows of a block do not fill it")
         start = _COUNT.pack(fields)
+        if form & _REPEATS:
+            lengths, tails = _repeated(lengths, tails)
         if not dimension:
             yield b"".join(_plain_rows(start, lengths, tails))
             continue
@@ -125,6 +133,26 @@ def decode(read: Callable[[int], bytes], fields: int) -> Iterator[bytes]:
             floats[plane::_PLANES] = _exactly(read, rows * dimension)
         yield b"".join(_vector_rows(start, lengths, tails, bytes(floats), 4 * dimension))
     yield TRAILER
+
+
+def _repeated(lengths: array[int], tails: bytes) -> tuple[array[int], bytes]:
+    """The tails with what repeats the end of the text before it."""
+    place, longer = 0, array("I")
+    parts: list[bytes] = []
+    for length in lengths:
+        try:
+            (size,) = _SIZE.unpack_from(tails, place)
+            text = place + _SIZE.size, place + _SIZE.size + size
+            four, again = _REPEATED.unpack_from(tails, text[1])
+        except struct.error as error:
+            raise Malformed("a row ends within a field") from error
+        rest = text[1] + _REPEATED.size
+        if four != _SIZE.size or not 0 <= again <= size or rest > place + length:
+            raise Malformed("a row does not say what it repeats of its text")
+        parts += (tails[place : text[1]], _SIZE.pack(again), tails[text[1] - again : text[1]], tails[rest : place + length])
+        longer.append(length - _SIZE.size + again)
+        place += length
+    return longer, b"".join(parts)
 
 
 def _plain_rows(start: bytes, lengths: array[int], tails: bytes) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ import zstandard
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from lib.index.seal import Content
+from lib.index.seal import Content, content
 from lib.platform import binary_copy, failpoints, postgres
 from lib.platform.errors import IntegrityMismatch, Refused
 from lib.platform.files import atomic_file
@@ -35,43 +35,48 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Part:
-    """Some pages of a table, to be copied to one file; ``dimension`` is that of ``vector``, its column of vectors."""
+    """Some pages of a table, to be copied to one file.
+
+    Attributes:
+        dimension: of the vectors in the first column; 0 where there are none.
+        pages: from which one on, and before which; None for all.
+        repeats: the third column repeats the end of the second, and is copied as its size alone.
+    """
 
     table: sql.Identifier
-    columns: tuple[str, ...]
-    dimension: int
-    pages: tuple[int, int | None] | None
+    columns: Sequence[str]
+    dimension: int = 0
+    pages: tuple[int, int | None] | None = None
+    repeats: bool = False
 
 
-def columns_of(connection: Connection, schema: str, table: str, vector: str = "") -> list[str]:
-    """The table's columns, without those that the database computes, in order; ``vector`` comes first where it is there.
+def columns_of(connection: Connection, schema: str, table: str, first: Sequence[str] = ()) -> list[str]:
+    """The table's columns, without those that the database computes, in order; those of ``first`` come before the others.
 
     The caller owns the transaction.
     """
     rows = postgres.every(
         connection,
         "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
-        " AND is_generated = 'NEVER' ORDER BY column_name <> %s, ordinal_position",
-        (schema, table, vector),
+        " AND is_generated = 'NEVER' ORDER BY array_position(%s::text[], column_name::text), ordinal_position",
+        (schema, table, list(first)),
     )
     return [row["column_name"] for row in rows]
 
 
-def parts_of(
-    connection: Connection, table: sql.Identifier, columns: Sequence[str], dimension: int, count: int
-) -> list[Part]:
+def parts_of(connection: Connection, whole: Part, count: int) -> list[Part]:
     """Cuts a table into parts of about equal size, the last of which is open. The caller owns the transaction."""
     found = postgres.one(
         connection,
         "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::bigint AS pages",
-        (table.as_string(connection),),
+        (whole.table.as_string(connection),),
     )
     pages = found["pages"] if found else 0
     count = max(1, min(count, pages // _PART_PAGES))
     if count == 1:
-        return [Part(table, tuple(columns), dimension, None)]
+        return [whole]
     cuts = [*(pages * number // count for number in range(count)), None]
-    return [Part(table, tuple(columns), dimension, (first or 0, end)) for first, end in pairwise(cuts)]
+    return [replace(whole, pages=(first or 0, end)) for first, end in pairwise(cuts)]
 
 
 def copy_out(connection: Connection, part: Part, path: Path) -> dict[str, Any]:
@@ -80,19 +85,22 @@ def copy_out(connection: Connection, part: Part, path: Path) -> dict[str, Any]:
     Raises:
         IntegrityMismatch: the table's vectors are not of that dimension.
     """
+    fields: list[sql.Composable] = list(map(sql.Identifier, part.columns))
+    if part.repeats:
+        fields[2] = sql.SQL("octet_length({})").format(fields[2])
     query = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT (FORMAT binary)").format(
-        _names(part.columns), part.table, _where(part)
+        sql.SQL(", ").join(fields), part.table, _where(part)
     )
     with atomic_file(path) as stream:
         sink = _Sink(stream)
-        blocks = row_blocks.BlockWriter(sink.write, part.dimension)
+        blocks = row_blocks.BlockWriter(sink.write, part.dimension, repeats=part.repeats)
         try:
             with connection.cursor() as cursor:
                 cursor.copy_expert(query, blocks, size=_CHUNK_BYTES)
             blocks.finish()
         except row_blocks.Malformed as error:
             raise IntegrityMismatch(f"{path.name} cannot be written: {error}") from error
-        return {**sink.finish(), "rows": blocks.rows}
+        return {**sink.told(), "rows": blocks.rows}
 
 
 def copy_in(connection: Connection, table: sql.Identifier, columns: Sequence[str], path: Path) -> None:
@@ -122,20 +130,24 @@ def copy_in(connection: Connection, table: sql.Identifier, columns: Sequence[str
         ) from error
 
 
-def documents_content(connection: Connection, schema: str, table: str = "documents") -> Content:
-    """Row count and content digest of a documents table. The caller owns the transaction."""
-    return _content(connection, "documents_digest", postgres.table_identifier(schema, table))
+def documents_content(connection: Connection, schema: str) -> Content:
+    """Row count and content digest of the documents table. The caller owns the transaction."""
+    return content(connection, document_hashes(postgres.table_identifier(schema, "documents")))
 
 
-def rows_content(connection: Connection, table: sql.Identifier, columns: Sequence[str]) -> Content:
-    """Row count and content digest of any table, over these columns. The caller owns the transaction."""
-    return _content(connection, "rows_digest", table, columns=_names(columns))
+def document_hashes(table: sql.Identifier) -> sql.Composed:
+    """The query of the hash of every document."""
+    return postgres.compose(__file__, "document_hashes", table=table)
 
 
-def _content(connection: Connection, name: str, table: sql.Identifier, **parts: sql.Composable) -> Content:
-    found = postgres.one(connection, postgres.compose(__file__, name, table=table, **parts))
-    assert found is not None
-    return Content(found["row_count"], found["digest"])
+def posting_hashes(table: sql.Identifier) -> sql.Composed:
+    """The query of the hash of every row of a table of postings."""
+    return postgres.compose(__file__, "posting_hashes", table=table)
+
+
+def row_hashes(table: sql.Identifier, columns: Sequence[str]) -> sql.Composed:
+    """The query of the hash of every row of any table, over these columns, whose texts depend on pinned settings."""
+    return postgres.compose(__file__, "row_hashes", table=table, columns=_names(columns))
 
 
 def _where(part: Part) -> sql.Composable:
@@ -148,32 +160,34 @@ def _where(part: Part) -> sql.Composable:
 
 
 class _Sink:
-    """Compresses, hashes and counts what is written to a file."""
+    """Compresses, hashes and counts what is written to a file, each block by itself."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._hash = hashlib.sha256()
         self._bytes = 0
 
-    def write(self, data: bytes) -> None:
-        self._store(self._compressor.compress(data))
+    def write(self, block: bytes) -> None:
+        failpoints.reach("backup.bytes")
+        data = self._compressor.compress(block)
+        self._hash.update(data)
+        self._bytes += len(data)
+        self._target.write(data)
 
-    def finish(self) -> dict[str, Any]:
-        self._store(self._compressor.flush())
+    def told(self) -> dict[str, Any]:
         return {"sha256": self._hash.hexdigest(), "bytes": self._bytes}
 
-    def _store(self, data: bytes) -> None:
-        if data:
-            failpoints.reach("backup.bytes")
-            self._hash.update(data)
-            self._bytes += len(data)
-            self._target.write(data)
+
+def decompressing(stream: BinaryIO) -> Callable[[int], bytes]:
+    """Reads so many bytes, or fewer at the end, of what a file's frames hold."""
+    read: Callable[[int], bytes] = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True).read
+    return read
 
 
 def _rows_of(path: Path, stream: BinaryIO, fields: int) -> Iterator[bytes]:
     """A file's rows as binary COPY."""
-    read: Callable[[int], bytes] = zstandard.ZstdDecompressor().stream_reader(stream).read
+    read = decompressing(stream)
     if not path.name.endswith(_PLAIN):
         return row_blocks.decode(read, fields)
     return iter(lambda: read(_CHUNK_BYTES), b"")

@@ -6,7 +6,6 @@ whose rows are digested. Both hold the chunk table and its postings; ours docume
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -136,9 +135,14 @@ def _mib(runs: list[Run], system: str) -> float:
 
 
 def _peak_mib() -> float:
-    """The script's largest resident size, as the kernel counted it."""
+    """The script's largest resident size, as the kernel counted it.
+
+    A process begins with the peak of the one that started it, so a small one stands between.
+    """
     script = PROJECT / "scripts" / "backup_production_state.py"
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL, env=dict(os.environ))
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    return usage.ru_maxrss / 1024
+    between = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        " print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", between, sys.executable, script]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024

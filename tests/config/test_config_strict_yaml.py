@@ -232,6 +232,13 @@ _QuotingDumper.add_representer(str, lambda dumper, text: dumper.represent_scalar
         "password: hunter22",
         "db_password: 'hunter22'",
         "api_key: hunter22",
+        "api-key: hunter22",
+        "clientSecret: hunter22",
+        "token: [hunter22]",
+        "pass: 2222222",
+        "url: https://host/x?api_key=hunter22",
+        "url: https://host/x?a=1&sig=hunter22",
+        "url: https://host/x?access-token=hunter22#top",
         "url: https://someone:hunter22@host/x",
         "dsn: host=h password=hunter22",
         "command: [ask, --url, 'redis://:hunter22@h']",
@@ -247,9 +254,20 @@ def test_a_secret_in_a_config_is_refused_and_not_repeated(line: str, tmp_path: P
     assert f"{path}:3: system." in caught.value.message
     assert "holds a password or key" in caught.value.message
     assert "hunter" not in str(caught.value.to_dict()).lower()
+    assert "2222222" not in str(caught.value.to_dict())
+
+
+def test_a_secret_in_a_name_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("first: 1\n'redis://:hunter22@h': 2\n")
+    with pytest.raises(ConfigInvalid, match=":2: a key holds a password or key") as caught:
+        strict_yaml.load(path, "config")
+    assert "hunter" not in str(caught.value.to_dict())
 
 
 def test_the_name_of_a_secrets_variable_is_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("api_key_variable: OPENAI_API_KEY\nmax_tokens: 5\nkey_header: X-Token\npassword: null\n")
+    path.write_text(
+        "api_key_variable: OPENAI_API_KEY\nmax_tokens: 5\nkey_header: X-Token\npassword: null\ntoken_count: 7\ntoken: false\n"
+    )
     assert strict_yaml.load(path, "config").values["api_key_variable"] == "OPENAI_API_KEY"

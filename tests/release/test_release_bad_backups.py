@@ -20,6 +20,7 @@ from lib.platform.errors import IntegrityMismatch
 from lib.platform.files import read_json, sha256_file, write_json
 from lib.platform.workspace import Workspace
 from lib.release import backup_files, ingesting, row_blocks
+from lib.release.table_copies import decompressing
 from tests.conftest import Finished, administer
 from tests.release import forked, staged, synthetic
 from tests.release.staged import Project, files_below
@@ -69,8 +70,8 @@ class Place:
         manifest, name = self.manifest, "tables/changed.copy.zst"
         entry = manifest["tables"][0]
         (old,) = entry["files"]
-        stream = zstandard.ZstdDecompressor().stream_reader((self.folder / old).read_bytes())
-        data = b"".join(row_blocks.decode(stream.read, len(entry["columns"])))
+        with (self.folder / old).open("rb") as stream:
+            data = b"".join(row_blocks.decode(decompressing(stream), len(entry["columns"])))
         (self.folder / old).unlink()
         (self.folder / name).write_bytes(zstandard.ZstdCompressor().compress(change(data)))
         entry["files"] = [name]

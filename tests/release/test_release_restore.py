@@ -37,7 +37,7 @@ from lib.release import (
     traffic,
 )
 from lib.release.backup_files import Backup
-from lib.release.table_copies import Part, copy_out, documents_content
+from lib.release.table_copies import Part, copy_out, decompressing, documents_content
 from tests.conftest import HANDBOOK, PROJECT
 from tests.release.staged import Project, files_below, sync
 
@@ -327,7 +327,7 @@ def test_a_backup_that_agrees_with_itself_and_not_with_the_record_is_refused(liv
     live.tamper("UPDATE {table} SET bm25_text = 'never evaluated' WHERE id = 'corpus/backups.md#0'")
     entry = made.manifest["tables"][0]
     with live.connection:
-        part = Part(release.table, tuple(entry["columns"]), entry["dimension"], None)
+        part = Part(release.table, entry["columns"], entry["dimension"])
         copy_out(live.connection, part, made.folder / entry["files"][0])
         entry["digest"] = content_of(live.connection, "public", TABLE).digest
     live.tamper("DROP TABLE {table}")
@@ -468,8 +468,8 @@ def flip_bit(path: Path, place: float = 0.5) -> None:
 
 def rewrite(path: Path, entry: dict[str, Any], change: Callable[[list[bytes]], list[bytes]]) -> None:
     """Changes the rows of a file, which stays one of whole blocks."""
-    stream = zstandard.ZstdDecompressor().stream_reader(path.read_bytes())
-    data = b"".join(row_blocks.decode(stream.read, len(entry["columns"])))
+    with path.open("rb") as stream:
+        data = b"".join(row_blocks.decode(decompressing(stream), len(entry["columns"])))
     place, rows = 19, []
     while (columns := struct.unpack_from(">h", data, place)[0]) != -1:
         start, place = place, place + 2

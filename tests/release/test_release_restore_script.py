@@ -18,10 +18,10 @@ from lib.release.backup_files import Backup
 from tests.release.staged import Project
 
 _ZSTD = """#!{python}
-import sys, zstandard
+import shutil, sys, zstandard
 assert sys.argv[1:3] == ["--decompress", "--stdout"], sys.argv
 with open(sys.argv[3], "rb") as stream:
-    zstandard.ZstdDecompressor().copy_stream(stream, sys.stdout.buffer)
+    shutil.copyfileobj(zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True), sys.stdout.buffer)
 """
 
 

@@ -28,9 +28,9 @@ def row(floats: list[float], tail: bytes) -> bytes:
     return struct.pack(">h", 2) + vector + struct.pack(">i", len(tail)) + tail
 
 
-def blocks_of(sent: list[bytes], dimension: int) -> bytes:
+def blocks_of(sent: list[bytes], dimension: int, *, repeats: bool = False) -> bytes:
     parts: list[bytes] = []
-    writer = row_blocks.BlockWriter(parts.append, dimension)
+    writer = row_blocks.BlockWriter(parts.append, dimension, repeats=repeats)
     for message in sent:
         assert writer.write(message) == len(message)
     writer.finish()
@@ -58,6 +58,44 @@ def test_rows_without_vectors_come_back_to_the_byte_through_blocks_of_any_size(f
         patch.setattr(row_blocks, "BLOCK_BYTES", size * 16)
         data = blocks_of(sent, 0)
     assert b"".join(row_blocks.decode(io.BytesIO(data).read, 1)) == b"".join(sent)
+
+
+def field(data: bytes) -> bytes:
+    return struct.pack(">i", len(data)) + data
+
+
+rows_that_repeat = st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 40), st.binary(max_size=20)), max_size=8)
+
+
+@given(rows_that_repeat)
+@settings(derandomize=True)
+def test_a_field_that_repeats_the_end_of_a_text_comes_back_whole(found):
+    short, whole = [], []
+    for text, size, rest in found:
+        end = text[max(0, len(text) - size) :]
+        start = row([1.0, 2.0], b"")[:-4] + field(text)
+        short.append(start + field(struct.pack(">i", len(end))) + field(rest))
+        whole.append(start + field(end) + field(rest))
+    data = blocks_of(messages(short), 2, repeats=True)
+    assert b"".join(row_blocks.decode(io.BytesIO(data).read, 2)) == b"".join(messages(whole))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        field(b"text") + field(struct.pack(">i", 5)),  # longer than the text
+        field(b"text") + field(struct.pack(">i", -1)),
+        field(b"text") + field(b"text!"),  # not the size of anything
+        field(b"text") + struct.pack(">i", -1),  # nothing
+        field(b"text"),
+        struct.pack(">i", -1) + field(struct.pack(">i", 0)),
+        b"",
+    ],
+)
+def test_a_row_that_does_not_say_what_it_repeats_is_noticed(tail):
+    data = blocks_of(messages([row([1.0], b"")[:-4] + tail]), 1, repeats=True)
+    with pytest.raises(row_blocks.Malformed):
+        list(row_blocks.decode(io.BytesIO(data).read, 2))
 
 
 def test_the_bytes_of_the_vectors_stand_apart():

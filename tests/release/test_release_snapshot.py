@@ -9,10 +9,11 @@ import psycopg2.errors
 import pytest
 from psycopg2 import sql
 
+from lib.index.seal import content
 from lib.platform import postgres
 from lib.platform.errors import Unavailable
 from lib.release import snapshot
-from lib.release.table_copies import Part, copy_in, copy_out, parts_of, rows_content
+from lib.release.table_copies import Part, copy_in, copy_out, parts_of, row_hashes
 
 TABLE = sql.Identifier("public", "counted")
 COLUMNS = ("number", "text")
@@ -49,16 +50,16 @@ def test_every_session_sees_the_state_of_the_first_one(table):
 
 def test_the_parts_of_a_table_are_all_of_it_once(table, tmp_path):
     with snapshot.exported(table, lambda: [TABLE], 2) as crew:
-        parts = parts_of(table, TABLE, COLUMNS, 0, 3)
+        parts = parts_of(table, Part(TABLE, COLUMNS), 3)
         assert len(parts) == 3
         jobs = [lambda c, p=part, n=n: copy_out(c, p, tmp_path / f"{n}.rows.zst") for n, part in enumerate(parts)]
         assert sum(done["rows"] for done in crew.run(jobs)) == 9000
-        content = rows_content(table, TABLE, COLUMNS)
+        copied = content(table, row_hashes(TABLE, COLUMNS))
     with table, table.cursor() as cursor:
         cursor.execute("CREATE TABLE again (LIKE counted)")
         for number in range(3):
             copy_in(table, sql.Identifier("public", "again"), COLUMNS, tmp_path / f"{number}.rows.zst")
-        assert rows_content(table, sql.Identifier("public", "again"), COLUMNS) == content
+        assert content(table, row_hashes(sql.Identifier("public", "again"), COLUMNS)) == copied
 
 
 @pytest.mark.parametrize("command", ["TRUNCATE counted", "ALTER TABLE counted ADD more text", "DROP TABLE counted"])
@@ -113,6 +114,6 @@ def test_the_first_failure_ends_what_the_others_do(table):
 
 
 def test_a_file_has_as_many_columns_as_its_part(table, tmp_path):
-    said = copy_out(table, Part(TABLE, ("number",), 0, (0, 10)), tmp_path / "few.rows.zst")
+    said = copy_out(table, Part(TABLE, ["number"], pages=(0, 10)), tmp_path / "few.rows.zst")
     table.rollback()
     assert 0 < said["rows"] < 9000

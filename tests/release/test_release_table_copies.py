@@ -24,8 +24,8 @@ def test_a_chunk_table_copied_out_and_in_has_the_same_rows_and_digest(sealed, tm
     release = sealed.release()
     path, target = tmp_path / "chunks.rows.zst", sql.Identifier("public", "copied")
     with sealed.connection:
-        columns = columns_of(sealed.connection, "public", release.table_name, "embedding")
-        said = copy_out(sealed.connection, Part(release.table, tuple(columns), 384, None), path)
+        columns = columns_of(sealed.connection, "public", release.table_name, ["embedding"])
+        said = copy_out(sealed.connection, Part(release.table, columns, 384), path)
         create_chunk_table(sealed.connection, target, release.locked_config.embedder_dimension)
         copy_in(sealed.connection, target, columns, path)
         content = content_of(sealed.connection, "public", "copied")
@@ -42,7 +42,7 @@ def test_any_text_comes_back_as_it_was(connection, tmp_path, rows):
     with connection, connection.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS one, two; CREATE TABLE one (a text, b text); CREATE TABLE two (LIKE one)")
         cursor.executemany("INSERT INTO one VALUES (%s, %s)", rows)
-        copy_out(connection, Part(sql.Identifier("public", "one"), ("a", "b"), 0, None), path)
+        copy_out(connection, Part(sql.Identifier("public", "one"), ["a", "b"]), path)
         copy_in(connection, sql.Identifier("public", "two"), ["a", "b"], path)
         cursor.execute("SELECT a, b FROM two")
         assert sorted(cursor.fetchall()) == sorted(rows)
@@ -57,9 +57,7 @@ def test_the_columns_of_a_table_are_named_in_their_order(connection):
 
 def test_a_copy_that_fails_leaves_no_file(sealed, tmp_path):
     with pytest.raises(psycopg2.errors.UndefinedTable):
-        copy_out(
-            sealed.connection, Part(sql.Identifier("public", "nothing"), ("id",), 0, None), tmp_path / "new" / "x.rows.zst"
-        )
+        copy_out(sealed.connection, Part(sql.Identifier("public", "nothing"), ["id"]), tmp_path / "new" / "x.rows.zst")
     assert list((tmp_path / "new").iterdir()) == []
 
 
