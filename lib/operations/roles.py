@@ -39,8 +39,9 @@ _READER: dict[str, set[str]] = {
     **{name: {"SELECT"} for name in ("traffic", "pointer", "releases", "superseded", "changed_chunks", "schema_version")},
     "query_logs": {"INSERT"},
 }
+_CLOSED_BY_A_STOP = "changed_chunks"  # as the chunk tables are
 _READER_FUNCTIONS = {"route", "lexeme_dimension"}
-# A backup is proven in a schema of its own, made for that and undone.
+# A backup is proven in temporary tables; a restore loads into a schema of its own.
 _OPERATOR_DATABASE = {"CONNECT", "CREATE", "TEMPORARY"}
 _OWNER_NEVER = {"audit_log": {"UPDATE", "DELETE"}}
 _PUBLIC = "PUBLIC"
@@ -229,14 +230,15 @@ def _grants_on(thing: Thing, names: Mapping[str, str], stopped: bool) -> list[st
     if thing.belongs_to == "documents":
         return [*_grants(thing, operator, {"SELECT"} | _CHANGES), *_grants(thing, reader, set())]
     if thing.belongs_to == "chunks":
-        closed = [] if stopped else _grants(thing, reader, {"SELECT"})  # a stop has taken it from the reader
-        return [*_revokes(thing, _PUBLIC, thing.has(_PUBLIC)), *_grants(thing, operator, {"SELECT"}), *closed]
+        reads = [] if stopped else _grants(thing, reader, {"SELECT"})  # a stop has taken it from the reader
+        return [*_revokes(thing, _PUBLIC, thing.has(_PUBLIC)), *_grants(thing, operator, {"SELECT"}), *reads]
     never = _OWNER_NEVER.get(thing.short_name, set())
+    closed = stopped and thing.short_name == _CLOSED_BY_A_STOP
     return [
         *_revokes(thing, _PUBLIC, thing.has(_PUBLIC)),
         *_revokes(thing, owner, never & thing.has(thing.owner)),
         *_grants(thing, operator, {"SELECT"} | _OPERATOR_WRITES.get(thing.short_name, set())),
-        *_grants(thing, reader, _READER.get(thing.short_name, set())),
+        *([] if closed else _grants(thing, reader, _READER.get(thing.short_name, set()))),
     ]
 
 

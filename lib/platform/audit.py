@@ -21,6 +21,7 @@ from lib.platform.lease import who
 from lib.platform.postgres import one
 
 _PAGE = 5000
+_recorded: list[int] = []
 # A year before the first is told apart, which the format alone does not do: no hash was made over one.
 _AT = sql.SQL(
     "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US') || CASE WHEN at < '0001-01-01Z' THEN ' BC' ELSE '' END"
@@ -79,11 +80,20 @@ def record(
     connection: Connection, action: str, subject: str, reason: str, *, before: str | None = None, after: str | None = None
 ) -> None:
     """Appends one entry: who did what to ``subject`` and why, from which digest to which. The caller commits."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT golive.audit(%s, %s, %s, %s, %s, %s)",
-            (who(), action, redact(subject), redact(reason), before, after),
-        )
+    found = one(
+        connection,
+        "SELECT golive.audit(%s, %s, %s, %s, %s, %s) AS seq",
+        (who(), action, redact(subject), redact(reason), before, after),
+    )
+    assert found is not None
+    _recorded.append(found["seq"])
+
+
+def take_recorded() -> list[int]:
+    """The numbers of the entries that this process recorded since it was last asked; some of them may have been undone."""
+    taken = list(_recorded)
+    _recorded.clear()
+    return taken
 
 
 def find(connection: Connection, action: str, subject: str, after: str) -> dict[str, Any] | None:
@@ -130,15 +140,15 @@ def head_of(connection: Connection) -> Head | None:
     return Head(**found, database=database_of(connection))
 
 
-def read(connection: Connection) -> Iterator[Entry]:
-    """All entries in the order of their numbers, a page at a time. The caller owns the transaction."""
+def read(connection: Connection, first: int = 1) -> Iterator[Entry]:
+    """The entries from a number on, in their order, a page at a time. The caller owns the transaction."""
     with connection.cursor("golive_audit_log") as cursor:
         cursor.itersize = _PAGE
         cursor.execute(
             sql.SQL(
                 "SELECT seq, {} AS at, actor, action, subject, reason, from_digest, to_digest, previous_hash, hash, role"
-                " FROM golive.audit_log ORDER BY seq"
-            ).format(_AT)
+                " FROM golive.audit_log WHERE seq >= {} ORDER BY seq"
+            ).format(_AT, sql.Literal(first))
         )
         for row in cursor:
             yield Entry(*row)

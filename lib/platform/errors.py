@@ -209,7 +209,7 @@ def holds_password(text: str) -> bool:
 
 
 def names_secret(key: str, value: object) -> bool:
-    """Whether ``value`` under ``key`` would be a secret itself: not the name of its variable, file or header, not a count."""
+    """Whether ``value`` under ``key`` would be a secret itself: no name of its variable, file or header, and no count."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", key)  # clientSecret, api-key
     named = _SECRET_NAME.search(words)
     if not named or re.search(r"_(variable|file|header|name)$", words, re.IGNORECASE):

@@ -27,7 +27,7 @@ from lib.platform.errors import (
 )
 from lib.platform.workspace import Workspace
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 OLDEST_SERVER = 150000
 OLDEST_PGVECTOR = (0, 7)
 IDENTIFIER_LIMIT_BYTES = 63
@@ -167,7 +167,8 @@ def _refusal(url: str, said: str) -> GoliveError:
 def database(workspace: Workspace, purpose: str, *, write: bool = False) -> Iterator[Connection]:
     """A connection to a database that holds Golive's state; closed at the end.
 
-    With ``write`` the state is created where it is missing, and brought up to date where an older Golive made it.
+    With ``write`` the state is created where it is missing, and brought up to date where an older Golive made it; what was
+    recorded in the audit log is told outside at the end.
 
     Raises:
         NotFound, Refused: without ``write``, where no state is, or an older one.
@@ -187,6 +188,10 @@ def database(workspace: Workspace, purpose: str, *, write: bool = False) -> Iter
             create_state(connection)
         yield connection
     finally:
+        if write and not connection.closed:
+            from lib.platform import audit_sinks
+
+            audit_sinks.tell(connection)
         connection.close()
 
 

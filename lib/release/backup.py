@@ -135,7 +135,7 @@ def _require_sealed(connection: Connection, plan: BackupPlan, error: IntegrityMi
 
 
 def _recovery_time(release: Release, load_s: float) -> dict[str, Any]:
-    """How long a restore takes where the tables are lost: loading, as just measured, and the indexes, as at the seal.
+    """How long a restore takes where the tables are lost: loading, as the proof just took, and the indexes, as at the seal.
 
     ``index_s`` and ``total_s`` are None where no such measurement is on record.
     """
@@ -169,7 +169,8 @@ def recovery_lines(manifest: dict[str, Any]) -> list[str]:
     lost = point["since_previous_s"]
     changed = {True: "; documents have changed since", False: "; no document has changed since", None: ""}
     return [
-        f"  RTO: {time_['load_s']:.2f} s to load, just measured{total}; where the tables stand, only the pointer moves",
+        f"  RTO: {time_['load_s']:.2f} s to load, just measured without the server's log{total};"
+        " where the tables stand, only the pointer moves",
         "  RPO: this is the first backup"
         if lost is None
         else f"  RPO: {lost:.0f} s since the backup before{changed[point['documents_changed']]}",

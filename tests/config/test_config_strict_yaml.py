@@ -268,6 +268,7 @@ def test_a_secret_in_a_name_is_refused_and_not_repeated(tmp_path: Path) -> None:
 def test_the_name_of_a_secrets_variable_is_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
-        "api_key_variable: OPENAI_API_KEY\nmax_tokens: 5\nkey_header: X-Token\npassword: null\ntoken_count: 7\ntoken: false\n"
+        "api_key_variable: OPENAI_API_KEY\nmax_tokens: 5\nkey_header: X-Token\npassword: null\n"
+        "token_count: 7\ntoken: false\n"
     )
     assert strict_yaml.load(path, "config").values["api_key_variable"] == "OPENAI_API_KEY"

@@ -12,14 +12,13 @@ _AGAIN = "the same command, run again, ends as if nothing had happened"
 
 @dataclass(frozen=True)
 class Row:
-    """``elsewhere``: tests of this row outside of this folder. ``not_yet``: why the fault cannot happen to anything yet."""
+    """``elsewhere``: tests of this row outside of this folder."""
 
     row_id: str
     step: str
     fault: str
     must_hold: str
     elsewhere: tuple[str, ...] = ()
-    not_yet: str = ""
 
 
 def _row(row_id: str, *, must_hold: str, again: bool = False, elsewhere: tuple[str, ...] = (), **texts: str) -> Row:

@@ -13,7 +13,7 @@ from tests.conftest import PROJECT
 from tests.faults.rows import ROWS, Row
 
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
-HELD, NOT_YET = "held", "not applicable yet"
+HELD = "held"
 
 
 @dataclass
@@ -26,8 +26,6 @@ class Found:
 
     def result(self, row: Row) -> str:
         """``held`` only where every test of the row ran and passed."""
-        if row.not_yet:
-            return f"{NOT_YET}: {row.not_yet}"
         if self.failed:
             return "FAILED"
         if self.not_run:
@@ -71,7 +69,7 @@ class Recorder:
         rounds = session.config.getoption("--fault-rounds")
         short = "; a short run, which breaks each step in some of its places and files" if rounds == 1 else ""
         replace(self._target, f"{render(self.found)}\n\nWritten by a run with `--fault-rounds {rounds}`{short}.")
-        wanting = [row_id for row_id, result in results.items() if result != HELD and not result.startswith(NOT_YET)]
+        wanting = [row_id for row_id, result in results.items() if result != HELD]
         if wanting:
             print(f"\nfault matrix: {len(wanting)} of {len(ROWS)} rows did not hold or did not run: {', '.join(wanting)}")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
@@ -71,7 +72,12 @@ def test_a_table_that_is_altered_under_a_backup_is_backed_up_as_it_is_proven(
     case.repeat()
     restore = killing.script("restore_production_state", "--backup-id", newest_backup(case.project))
     restored = killing.run(restore, DATABASE_URL=empty_database)
-    assert restored.code in (0, 14, 15), restored
+    if restored.code == 15:  # altered before the snapshot: the backup holds a column that a new table has not
+        assert "lacks a column" in restored.err, restored
+        with closing(psycopg2.connect(empty_database)) as elsewhere, elsewhere, elsewhere.cursor() as cursor:
+            cursor.execute("ALTER TABLE documents ADD COLUMN owner text DEFAULT 'me'")
+        restored = killing.run(restore, DATABASE_URL=empty_database)
+    assert restored.code == 0, restored
 
 
 @pytest.mark.fault("backup.rls")

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "fetch": "tests/release/test_release_backup_targets.py",
     "prune": "tests/release/test_release_retention.py",
     "s3": "tests/platform/test_platform_s3.py",
+    "sinks": "tests/faults/test_faults_rollback.py",
     "store": "tests/platform/test_platform_stores.py",
 }
 # Reached only while somebody else does something: a lock on the audit log, a query in flight.

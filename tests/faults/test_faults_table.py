@@ -24,7 +24,6 @@ ELSEWHERE = Row("b", "step", "fault", "all holds", elsewhere=("tests/x.py::test_
         (HERE, table.Found(failed=["t"], not_run={"u": "no root"}), "FAILED"),
         (ELSEWHERE, table.Found(passed=["tests/x.py::test_x", "tests/x.py::test_y[1]"]), "held"),
         (ELSEWHERE, table.Found(passed=["tests/x.py::test_x"]), "NOT RUN: tests/x.py::test_y did not run"),
-        (Row("c", "s", "f", "h", not_yet="there is none"), table.Found(), "not applicable yet: there is none"),
     ],
 )
 def test_a_row_has_held_only_where_each_of_its_tests_ran_and_passed(row: Row, found: table.Found, expected: str) -> None:

@@ -147,6 +147,21 @@ def test_a_stop_holds_for_a_client_that_reads_the_table_without_asking(live: Pro
     client.close()
 
 
+def test_a_stop_takes_the_chunks_that_changed_since_the_seal_too(live: Project, reader: str) -> None:
+    name = sql.Identifier(reader)
+    live.execute(sql.SQL("GRANT USAGE ON SCHEMA golive TO {0}; GRANT SELECT ON golive.changed_chunks TO {0}").format(name))
+    before = rights(live)
+    with closing(client_of(live, reader)) as client:
+        client.autocommit = True
+        assert postgres.every(client, "SELECT id FROM golive.changed_chunks") == []
+        traffic.stop(live.connection, "leaking")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            postgres.every(client, "SELECT id FROM golive.changed_chunks")
+        traffic.resume(live.connection, "sealed")
+        assert postgres.every(client, "SELECT id FROM golive.changed_chunks") == []
+    assert rights(live) == before
+
+
 def test_a_right_that_is_given_during_a_stop_is_taken_by_the_next_one(live: Project, reader: str) -> None:
     traffic.stop(live.connection, "leaking")
     live.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(live.release().table, sql.Identifier(reader)))

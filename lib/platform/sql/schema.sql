@@ -227,7 +227,16 @@ CREATE TABLE IF NOT EXISTS golive.stopped_grants (
     PRIMARY KEY (table_schema, table_name, column_name, grantee)
 );
 
--- Takes the right to read chunk tables from everybody but their owners and Golive's operators, for clients that do not ask
+-- Every table that answers are read from: the releases' chunk tables and postings, and what changed since they were sealed.
+CREATE OR REPLACE FUNCTION golive.answering_tables() RETURNS SETOF regclass LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_regclass('golive.changed_chunks')
+    UNION SELECT t.made FROM golive.releases r CROSS JOIN unnest(ARRAY['', '_terms']) AS suffix
+    CROSS JOIN to_regclass(format('%I.%I', r.table_schema, r.table_name || suffix)) AS t (made) WHERE t.made IS NOT NULL
+$$;
+REVOKE EXECUTE ON FUNCTION golive.answering_tables FROM PUBLIC;
+
+-- Takes the right to read chunks from everybody but their owners and Golive's operators, for clients that do not ask
 -- golive.route(). Called again, it does so for tables and grants made since. Returns the tables where it could not.
 -- With the owner's rights, as it is the operator who stops. Locks: none that a query holds.
 CREATE OR REPLACE FUNCTION golive.close_tables() RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER
@@ -244,9 +253,8 @@ BEGIN
     FOR taken IN
         WITH tables AS (
             SELECT c.oid, c.relacl, c.relowner, n.nspname AS table_schema, c.relname AS table_name
-            FROM golive.releases r CROSS JOIN unnest(ARRAY['', '_terms']) AS suffix
-            JOIN pg_class c ON c.oid = to_regclass(format('%I.%I', r.table_schema, r.table_name || suffix))
-            JOIN pg_namespace n ON n.oid = c.relnamespace
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid IN (SELECT golive.answering_tables())
         ), grants AS (
             SELECT t.*, '' AS column_name, e.grantee, e.is_grantable FROM tables t, aclexplode(t.relacl) AS e
             WHERE e.privilege_type = 'SELECT'
@@ -482,9 +490,7 @@ BEGIN
         RETURN;
     END IF;
     FOR made IN
-        SELECT c.oid FROM golive.releases r CROSS JOIN unnest(ARRAY['', '_terms']) AS suffix
-        JOIN pg_class c ON c.oid = to_regclass(format('%I.%I', r.table_schema, r.table_name || suffix))
-        WHERE NOT has_table_privilege(reader, c.oid, 'SELECT')
+        SELECT t FROM golive.answering_tables() AS t WHERE NOT has_table_privilege(reader, t, 'SELECT')
     LOOP
         EXECUTE format('GRANT SELECT ON %s TO %I', made, reader);
     END LOOP;
