@@ -25,17 +25,18 @@ def main() -> int:
     args = build_parser().parse_args()
     if args.drain is not None and not 0 <= args.drain <= 86400:
         raise UsageError("--drain takes seconds, from 0 to 86400")
-    from lib.platform.postgres import database
+    from lib.platform.postgres import alive, database
     from lib.release import traffic
 
-    ended, left = 0, []
-    with database(Workspace.find(), "emergency stop", write=True) as connection:
+    workspace, ended, left = Workspace.find(), 0, []
+    with database(workspace, "emergency stop", write=True) as connection:
         before = traffic.read(connection)
         after = before if args.dry_run else traffic.stop(connection, args.reason)
         if args.drain is not None or args.force:
-            left = traffic.in_flight(connection)
-        if left and not args.dry_run:
-            ended, left = traffic.drain(connection, args.drain or 0, force=args.force)
+            with alive(workspace, connection) as still:
+                left = traffic.in_flight(still)
+                if left and not args.dry_run:
+                    ended, left = traffic.drain(still, args.drain or 0, force=args.force)
     verb = "would be stopped" if args.dry_run else "stopped"
     again = (
         f" (stopped already since {before.to_dict()['changed_at']}: {before.reason})" if before.state == "stopped" else ""

@@ -230,15 +230,16 @@ def _grants_on(thing: Thing, names: Mapping[str, str], stopped: bool) -> list[st
     if thing.belongs_to == "documents":
         return [*_grants(thing, operator, {"SELECT"} | _CHANGES), *_grants(thing, reader, set())]
     if thing.belongs_to == "chunks":
-        reads = [] if stopped else _grants(thing, reader, {"SELECT"})  # a stop has taken it from the reader
-        return [*_revokes(thing, _PUBLIC, thing.has(_PUBLIC)), *_grants(thing, operator, {"SELECT"}), *reads]
+        readers = [] if stopped else _grants(thing, reader, {"SELECT"})  # a stop has taken it from the reader
+        return [*_revokes(thing, _PUBLIC, thing.has(_PUBLIC)), *_grants(thing, operator, {"SELECT"}), *readers]
     never = _OWNER_NEVER.get(thing.short_name, set())
     closed = stopped and thing.short_name == _CLOSED_BY_A_STOP
+    readers = [] if closed else _grants(thing, reader, _READER.get(thing.short_name, set()))
     return [
         *_revokes(thing, _PUBLIC, thing.has(_PUBLIC)),
         *_revokes(thing, owner, never & thing.has(thing.owner)),
         *_grants(thing, operator, {"SELECT"} | _OPERATOR_WRITES.get(thing.short_name, set())),
-        *([] if closed else _grants(thing, reader, _READER.get(thing.short_name, set()))),
+        *readers,
     ]
 
 

@@ -188,11 +188,21 @@ def database(workspace: Workspace, purpose: str, *, write: bool = False) -> Iter
             create_state(connection)
         yield connection
     finally:
-        if write and not connection.closed:
+        if write:
             from lib.platform import audit_sinks
 
             audit_sinks.tell(connection)
         connection.close()
+
+
+@contextmanager
+def alive(workspace: Workspace, connection: Connection) -> Iterator[Connection]:
+    """The connection, or a new one where a COMMIT whose outcome was found out took it along."""
+    if not connection.closed:
+        yield connection
+        return
+    with database(workspace, "after a lost connection") as again:
+        yield again
 
 
 def create_state(connection: Connection) -> None:

@@ -75,7 +75,8 @@ def promote_active(workspace: Workspace, *, dry_run: bool = False) -> Promotion:
             return promote(workspace, connection, dry_run=True)
         with lease(postgres.address(workspace), "promote_production_config"):
             outcome = promote(workspace, connection)
-            audit_heads.export(workspace, connection, outcome.release_id)
+            with postgres.alive(workspace, connection) as still:
+                audit_heads.export(workspace, still, outcome.release_id)
             return outcome
 
 

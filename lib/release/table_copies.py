@@ -100,7 +100,7 @@ def copy_out(connection: Connection, part: Part, path: Path) -> dict[str, Any]:
             blocks.finish()
         except row_blocks.Malformed as error:
             raise IntegrityMismatch(f"{path.name} cannot be written: {error}") from error
-        return {**sink.told(), "rows": blocks.rows}
+        return {**sink.finish(), "rows": blocks.rows}
 
 
 def copy_in(connection: Connection, table: sql.Identifier, columns: Sequence[str], path: Path) -> None:
@@ -175,7 +175,9 @@ class _Sink:
         self._bytes += len(data)
         self._target.write(data)
 
-    def told(self) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
+        if not self._bytes:
+            self.write(b"")  # a frame without rows: an empty file is none of zstd
         return {"sha256": self._hash.hexdigest(), "bytes": self._bytes}
 
 

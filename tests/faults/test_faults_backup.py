@@ -70,7 +70,8 @@ def test_a_table_that_is_altered_under_a_backup_is_backed_up_as_it_is_proven(
     done = killing.finish(process)
     assert done.code == 0, done
     case.repeat()
-    restore = killing.script("restore_production_state", "--backup-id", newest_backup(case.project))
+    backup = "--backup-id", newest_backup(case.project), "--from-another-system"
+    restore = killing.script("restore_production_state", *backup)
     restored = killing.run(restore, DATABASE_URL=empty_database)
     if restored.code == 15:  # altered before the snapshot: the backup holds a column that a new table has not
         assert "lacks a column" in restored.err, restored

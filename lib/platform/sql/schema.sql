@@ -512,5 +512,5 @@ END $$;
 REVOKE EXECUTE ON FUNCTION golive.hold_table FROM PUBLIC;
 
 CREATE TABLE IF NOT EXISTS golive.schema_version (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), version integer NOT NULL);
-INSERT INTO golive.schema_version (version) VALUES (5) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
+INSERT INTO golive.schema_version (version) VALUES (6) ON CONFLICT (only_row) DO UPDATE SET version = excluded.version
     WHERE schema_version.version < excluded.version;
