@@ -46,14 +46,15 @@ class Case:
 
     def check(self, *, but: tuple[invariants.Check, ...] = ()) -> None:
         """Asserts every invariant, ``but`` for what the test itself has broken."""
-        invariants.check(self.project.workspace, self.project.url, self.before, but)
+        checks = tuple(check for check in invariants.CHECKS if check not in but)
+        invariants.check(self.project.workspace, self.project.url, self.before, checks)
 
     def repeat(self) -> None:
         """What holds after a fault is checked; the same command is run again to the end; all is checked again."""
         self.check()
         done = self.run()
         assert done.code == 0, done
-        self.check()
+        invariants.check(self.project.workspace, self.project.url, self.before, invariants.AFTERWARDS)
         self.step.done(self.project)
 
     def reconnect(self) -> None:

@@ -19,6 +19,7 @@ from lib.platform.errors import LeaseHeld
 from lib.platform.files import read_json, sha256_file
 from lib.platform.lease import lease
 from lib.platform.workspace import Workspace
+from lib.release import restore_loading
 
 _PATIENCE_S = 20  # the server notices within moments that a client has died
 
@@ -84,18 +85,24 @@ def audit_whole(workspace: Workspace, connection: Connection, before: Before) ->
 
 
 def tables_as_named(workspace: Workspace, connection: Connection, before: Before) -> None:
-    """A sealed release that stands holds what was sealed; no chunk table and no proof's schema lies about unnamed."""
+    """A sealed release that stands holds what was sealed; no chunk table lies about unnamed but where a restore loads."""
     releases = [Release(**row) for row in postgres.every(connection, "SELECT * FROM golive.releases")]
     for release in releases:
         content = content_of(connection, release.table_schema, release.table_name)
         assert release.state in ("locked", "building") or content is None or content.digest == release.content_digest
     tables = postgres.every(
         connection,
-        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^document_chunks' AND relname !~ 'terms$'",
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^document_chunks' AND relname !~ 'terms$'"
+        " AND relnamespace <> coalesce(to_regnamespace(%s), 0)",
+        (restore_loading.SCHEMA,),
     )
     named = {release.table_name for release in releases}
     assert {row["relname"] for row in tables} <= named, tables
-    stray = postgres.every(connection, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^golive_(proof|restore)'")
+
+
+def nothing_left_over(workspace: Workspace, connection: Connection, before: Before) -> None:
+    """Where a step was done to its end, nothing stands where a restore loads."""
+    stray = postgres.every(connection, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^golive_'")
     assert not stray, stray
 
 
@@ -131,19 +138,19 @@ CHECKS: tuple[Check, ...] = (
     tables_as_named,
     files_whole,
 )
+AFTERWARDS: tuple[Check, ...] = (*CHECKS, nothing_left_over)
 
 
-def check(workspace: Workspace, url: str, before: Before, but: tuple[Check, ...] = ()) -> None:
-    """Asserts every invariant but these."""
+def check(workspace: Workspace, url: str, before: Before, checks: tuple[Check, ...] = CHECKS) -> None:
+    """Asserts that these hold."""
     with closing(postgres.connect(url, "test")) as connection:
         with connection:
             if not _has_state(connection):
                 assert before == Before(None, 0, before.then)
                 return
-        for holds in CHECKS:
-            if holds not in but:
-                with connection:
-                    holds(workspace, connection, before)
+        for holds in checks:
+            with connection:
+                holds(workspace, connection, before)
     lease_free(url)
 
 

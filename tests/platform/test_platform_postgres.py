@@ -135,6 +135,16 @@ def test_writing_creates_the_state_once_and_keeps_it(database_url: str, workspac
         assert postgres.one(connection, "SELECT state FROM golive.traffic") == {"state": "open"}
 
 
+def test_after_a_connection_that_was_lost_there_is_a_new_one(database_url: str, workspace: Workspace) -> None:
+    with postgres.database(workspace, "test", write=True) as connection:
+        with postgres.alive(workspace, connection) as still:
+            assert still is connection
+        connection.close()
+        with postgres.alive(workspace, connection) as still:
+            assert postgres.one(still, "SELECT state FROM golive.traffic") == {"state": "open"}
+        assert still.closed
+
+
 def test_the_connection_is_closed_after_an_error_too(database_url: str, workspace: Workspace) -> None:
     with pytest.raises(RuntimeError), postgres.database(workspace, "test", write=True) as connection:
         raise RuntimeError
