@@ -22,6 +22,8 @@ from psycopg2 import sql
 
 from lib.config import store
 from lib.config.locked_config import LockedConfig
+from lib.index import seal
+from lib.index.bm25 import terms_of
 from lib.index.seal import content_of
 from lib.platform import postgres
 from lib.platform.errors import IntegrityMismatch, NotFound, Refused
@@ -34,10 +36,11 @@ from lib.release import (
     restore,
     rollback_validation,
     row_blocks,
+    snapshot,
     traffic,
 )
 from lib.release.backup_files import Backup
-from lib.release.table_copies import Part, copy_out, decompressing, documents_content
+from lib.release.table_copies import Part, copy_out, decompressing, documents_content, row_hashes
 from tests.conftest import HANDBOOK, PROJECT
 from tests.release.staged import Project, files_below, sync
 
@@ -320,6 +323,21 @@ def test_rows_that_are_not_those_of_the_manifest_are_found_and_nothing_is_change
     rewrite(path, made.manifest["tables"][0], lambda rows: [row.replace(b"fresh tables", b"stale tables") for row in rows])
     made = make_manifest_agree(live, made)
     assert_refused_without_a_change(live, made)
+
+
+def test_the_postings_of_a_backup_that_digested_their_text_are_proven_so(live):
+    made, terms = only_backup(live), terms_of(live.release().table)
+    entry = made.manifest["tables"][0]["postings"]
+    made.manifest["manifest_version"] = 2
+    with live.connection:
+        snapshot.pin(live.connection)
+        digest = seal.content(live.connection, row_hashes(terms, entry["columns"])).digest
+    assert digest != entry["digest"]
+    live.execute(sql.SQL("DROP TABLE {}; DROP TABLE {}").format(live.release().table, terms))
+    with pytest.raises(IntegrityMismatch, match="postings"):
+        apply(live, make_manifest_agree(live, made))
+    entry["digest"] = digest
+    assert apply(live, make_manifest_agree(live, made))["rows"] == 3
 
 
 def test_a_backup_that_agrees_with_itself_and_not_with_the_record_is_refused(live):
