@@ -402,6 +402,10 @@ def test_without_targets_nothing_is_copied(local: Backup, workspace: Workspace) 
         ),
         (
             {"url": "s3://bucket", "endpoint": "https://host/?X-Amz-Signature=hunter2secret"},
+            "targets.offsite.endpoint holds a password",
+        ),
+        (
+            {"url": "s3://bucket", "endpoint": "https://host/?X-Amz-Credential=hunter2secret"},
             "has credentials in an address",
         ),
         ({"url": "s3://bucket", "secret_access_key": "hunter2secret"}, "targets.offsite.secret_access_key holds a"),

@@ -68,7 +68,7 @@ def test_who_would_empty_or_change_a_table_waits_until_it_is_read(table, command
     with snapshot.exported(table, lambda: [TABLE], 2):
         other.start()
         deadline = time.monotonic() + 30
-        while not postgres.one(table, "SELECT FROM pg_locks WHERE NOT granted") and time.monotonic() < deadline:
+        while postgres.one(table, "SELECT FROM pg_locks WHERE NOT granted") is None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert count(table) == 9000
     other.join(timeout=30)
