@@ -25,7 +25,8 @@ def main() -> int:
     args = build_parser().parse_args()
     if args.drain is not None and not 0 <= args.drain <= 86400:
         raise UsageError("--drain takes seconds, from 0 to 86400")
-    from lib.platform.postgres import alive, database
+    from lib.platform.commit import alive
+    from lib.platform.postgres import address, database
     from lib.release import traffic
 
     workspace, ended, left = Workspace.find(), 0, []
@@ -33,7 +34,7 @@ def main() -> int:
         before = traffic.read(connection)
         after = before if args.dry_run else traffic.stop(connection, args.reason)
         if args.drain is not None or args.force:
-            with alive(workspace, connection) as still:
+            with alive(connection, address(workspace)) as still:
                 left = traffic.in_flight(still)
                 if left and not args.dry_run:
                     ended, left = traffic.drain(still, args.drain or 0, force=args.force)

@@ -27,12 +27,18 @@ class Transaction:
     @contextmanager
     def reading_back(self) -> Iterator[Connection]:
         """A transaction on the connection, or on a new one to the same place where the answer's loss took that along."""
-        if not self._connection.closed:
-            with self._connection:
-                yield self._connection
-            return
-        with closing(_connect(self.address)) as again, again:
-            yield again
+        with alive(self._connection, self.address) as still, still:
+            yield still
+
+
+@contextmanager
+def alive(connection: Connection, address: str) -> Iterator[Connection]:
+    """The connection, or a new one to ``address`` where a COMMIT whose answer was lost took it along."""
+    if not connection.closed:
+        yield connection
+        return
+    with closing(_connect(address)) as again:
+        yield again
 
 
 @contextmanager

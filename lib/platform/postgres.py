@@ -195,16 +195,6 @@ def database(workspace: Workspace, purpose: str, *, write: bool = False) -> Iter
         connection.close()
 
 
-@contextmanager
-def alive(workspace: Workspace, connection: Connection) -> Iterator[Connection]:
-    """The connection, or a new one where a COMMIT whose outcome was found out took it along."""
-    if not connection.closed:
-        yield connection
-        return
-    with database(workspace, "after a lost connection") as again:
-        yield again
-
-
 def create_state(connection: Connection) -> None:
     """Creates the extension, the schema ``golive`` and ``documents``, in one transaction.
 

@@ -14,7 +14,7 @@ from lib.index import changes
 from lib.index.releases import Pointer, Release, get_release, hold_table, read_pointer
 from lib.index.seal import content_of
 from lib.platform import audit, failpoints, locks, postgres
-from lib.platform.commit import committing
+from lib.platform.commit import alive, committing
 from lib.platform.errors import GoliveError, Refused, Unavailable
 from lib.platform.files import digest_of, read_json
 from lib.platform.lease import lease, who
@@ -75,7 +75,7 @@ def promote_active(workspace: Workspace, *, dry_run: bool = False) -> Promotion:
             return promote(workspace, connection, dry_run=True)
         with lease(postgres.address(workspace), "promote_production_config"):
             outcome = promote(workspace, connection)
-            with postgres.alive(workspace, connection) as still:
+            with alive(connection, postgres.address(workspace)) as still:
                 audit_heads.export(workspace, still, outcome.release_id)
             return outcome
 

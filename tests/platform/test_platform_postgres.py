@@ -17,6 +17,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from lib.platform import embedded, postgres
+from lib.platform.commit import alive
 from lib.platform.errors import ConfigInvalid, GoliveError, IntegrityMismatch, NotFound, Refused, Unavailable
 from lib.platform.workspace import Workspace
 
@@ -137,10 +138,10 @@ def test_writing_creates_the_state_once_and_keeps_it(database_url: str, workspac
 
 def test_after_a_connection_that_was_lost_there_is_a_new_one(database_url: str, workspace: Workspace) -> None:
     with postgres.database(workspace, "test", write=True) as connection:
-        with postgres.alive(workspace, connection) as still:
+        with alive(connection, database_url) as still:
             assert still is connection
         connection.close()
-        with postgres.alive(workspace, connection) as still:
+        with alive(connection, database_url) as still:
             assert postgres.one(still, "SELECT state FROM golive.traffic") == {"state": "open"}
         assert still.closed
 
