@@ -51,7 +51,8 @@ def _to_file(connection: Connection, where: str, numbers: Sequence[int]) -> None
             raise Refused(f"{path} is no plain file")
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         last, torn = _last_entry(stream, path)
-        lines = [json.dumps(asdict(entry), ensure_ascii=False) for entry in _entries(connection, last, path)]
+        # in ASCII: no reader takes U+2028 in a reason for the end of a line, and no terminal obeys it
+        lines = [json.dumps(asdict(entry)) for entry in _entries(connection, last, path)]
         if lines:
             failpoints.reach("sinks.file")
             stream.write(("\n" * torn + "\n".join(lines) + "\n").encode())

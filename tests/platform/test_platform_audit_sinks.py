@@ -62,6 +62,15 @@ def test_the_file_gets_every_entry_once_and_as_it_stands_in_the_log(state: Conne
     assert list(audit.find_faults(audit.Entry(**line) for line in lines)) == []
 
 
+def test_an_entry_is_one_line_for_every_reader(state: Connection, file: Path) -> None:
+    odd = "a\u0085b\u2028c\x9b2Jd\x0be\nf"
+    do(state, odd)
+    assert file.read_text().isascii()
+    assert subjects_in(file)[-1] == odd
+    with state:
+        assert len(file.read_text().splitlines()) == len(list(audit.read(state)))
+
+
 def test_what_was_recorded_while_the_file_was_away_is_in_it_afterwards(
     state: Connection, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
