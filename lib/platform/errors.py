@@ -154,16 +154,23 @@ def _secrets_of(name: str, value: str) -> Iterator[str]:
         if content := _content_of(value):
             yield from _secrets_of(name.removesuffix(_FILE), content)
     else:
-        if _SECRET_NAME.search(name):
-            yield value
-            lines = value.splitlines()
-            yield from (line for line in lines if len(lines) > 1 and len(line) >= _SHORTEST_LINE and "-----" not in line)
-        if _WEBHOOK_NAME.search(name):
-            parts = urlsplit(value)
-            yield from (value, parts.path.strip("/"), parts.query, parts.path.rpartition("/")[2])
-        for match in _PASSWORDS.finditer(value):
-            secret = (match["in_url"] or match["in_query"] or match["in_dsn"]).strip("'")
-            yield from (secret, unquote(secret))
+        yield from _secrets_in(name, value)
+
+
+@lru_cache(maxsize=256)  # a file of 64 KB takes 50 ms to search, and every line that is written asks
+def _secrets_in(name: str, value: str) -> tuple[str, ...]:
+    found: list[str] = []
+    if _SECRET_NAME.search(name):
+        found.append(value)
+        lines = value.splitlines()
+        found += [line for line in lines if len(lines) > 1 and len(line) >= _SHORTEST_LINE and "-----" not in line]
+    if _WEBHOOK_NAME.search(name):
+        parts = urlsplit(value)
+        found += [value, parts.path.strip("/"), parts.query, parts.path.rpartition("/")[2]]
+    for match in _PASSWORDS.finditer(value):
+        secret = (match["in_url"] or match["in_query"] or match["in_dsn"]).strip("'")
+        found += [secret, unquote(secret)]
+    return tuple(found)
 
 
 def _content_of(path: str) -> str:

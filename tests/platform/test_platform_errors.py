@@ -178,6 +178,16 @@ def test_secrets_come_longest_first_and_short_or_innocent_values_are_none() -> N
     assert secrets_of_environment(environ) == ["pass-of-cache", "abcdefgh", "abcdef"]
 
 
+def test_what_a_file_holds_is_searched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Certificates of 64 KB take 50 ms to search, and every line that is written would wait for that."""
+    (tmp_path / "certificates").write_text("postgresql://u:hunter22@h/db " + "MIIF" * 10_000)
+    monkeypatch.setenv("CERTIFICATES_FILE", str(tmp_path / "certificates"))
+    assert redact("hunter22") == "***"
+    searched = errors._secrets_in.cache_info().misses
+    assert redact("hunter22") == "***"
+    assert errors._secrets_in.cache_info().misses == searched
+
+
 def test_a_secret_that_begins_like_another_is_hidden_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_TOKEN", "abcdef")
     monkeypatch.setenv("B_TOKEN", "abcdefgh")
