@@ -386,6 +386,10 @@ def copy_project(source: Path, target: Path) -> None:
     for name in _KEPT:
         if (source / name).exists():
             shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+    graphs = source / ".local" / "embedders"
+    if graphs.exists():  # to make one takes seven seconds
+        (target / ".local").mkdir(exist_ok=True)
+        (target / ".local" / "embedders").symlink_to(graphs.resolve())
 
 
 def _build_sealed(project: Project) -> None:
