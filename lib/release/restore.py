@@ -106,10 +106,21 @@ def plan_restore(connection: Connection, backup: Backup, release_id: str | None 
 
 
 def require_own(connection: Connection, backup: Backup, *, another_allowed: bool) -> None:
-    """Raises Refused where the backup was made of another database, unless that was asked for."""
+    """Whether a backup is one of this database's, as it was made; one of another database's may be asked for.
+
+    Raises:
+        IntegrityMismatch: this database has another manifest of it on record.
+        Refused: it was made of another database, and that was not asked for.
+    """
     with connection:
         here = backup_chain.identity_of(connection)
+        recorded = [row for row in backup_chain.registered(connection) if row["backup_id"] == backup.backup_id]
         known = find_release(connection, backup.manifest["restores"]["release_id"]) is not None
+    if any(row["manifest_digest"] != backup.manifest_digest for row in recorded):
+        raise IntegrityMismatch(
+            f"the manifest of backup {backup.backup_id} was changed since it was made",
+            hint="take another one: make backups",
+        )
     identity = backup.manifest["identity"]
     own = known if identity is None else identity == here  # a backup of an earlier format does not say
     if not own and not another_allowed:

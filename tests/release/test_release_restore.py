@@ -142,6 +142,14 @@ def test_only_the_pointer_moves_where_the_table_stands(second):
     assert store.read_active(second.workspace) == config.in_production(True)
 
 
+def test_a_manifest_that_is_not_the_one_on_record_is_refused_in_whatever_it_differs(live):
+    made = backup.create(live.workspace, live.connection)
+    restore.require_own(live.connection, made, another_allowed=False)
+    write_json(made.folder / "manifest.json", made.manifest | {"created_by": "nobody"})
+    with pytest.raises(IntegrityMismatch, match="was changed since it was made"):
+        restore.require_own(live.connection, backup_files.read(live.workspace, made.backup_id), another_allowed=True)
+
+
 def test_a_pointer_that_only_moves_needs_no_file_of_the_backup(second):
     first = second.live_id()
     promotion.promote(second.workspace, second.connection)
