@@ -189,10 +189,9 @@ def standing(workspace: Workspace, connection: Connection, releases: Sequence[Re
             continue
         try:
             made = backup_files.read(workspace, row["backup_id"])
-            if made.manifest_digest == row["manifest_digest"]:
-                backup_files.verify_files(made)
-                return made
-            found = f"the manifest of backup {made.backup_id} was changed since it was made"
+            backup_files.require_manifest(made, row["manifest_digest"])
+            backup_files.verify_files(made)
+            return made
         except GoliveError as error:
             found = error.message
     return found

@@ -176,6 +176,12 @@ def listed(backup: Backup, name: str) -> Path:
     return path
 
 
+def require_manifest(backup: Backup, digest: str) -> None:
+    """Raises IntegrityMismatch where its manifest is not the one with this digest, which is on record."""
+    if backup.manifest_digest != digest:
+        raise IntegrityMismatch(f"the manifest of backup {backup.backup_id} was changed since it was made", hint=_ANOTHER)
+
+
 def verify_files(backup: Backup) -> None:
     """Checks every file against the manifest.
 

@@ -116,11 +116,8 @@ def require_own(connection: Connection, backup: Backup, *, another_allowed: bool
         here = backup_chain.identity_of(connection)
         recorded = [row for row in backup_chain.registered(connection) if row["backup_id"] == backup.backup_id]
         known = find_release(connection, backup.manifest["restores"]["release_id"]) is not None
-    if any(row["manifest_digest"] != backup.manifest_digest for row in recorded):
-        raise IntegrityMismatch(
-            f"the manifest of backup {backup.backup_id} was changed since it was made",
-            hint="take another one: make backups",
-        )
+    for row in recorded:
+        backup_files.require_manifest(backup, row["manifest_digest"])
     identity = backup.manifest["identity"]
     own = known if identity is None else identity == here  # a backup of an earlier format does not say
     if not own and not another_allowed:
